@@ -1,0 +1,208 @@
+"""Which clips there are, and which of them train, validate and test.
+
+A corpus is a folder in AudioMNIST's layout, or the synthetic one that is spoken when it is needed. Nothing here reads
+audio: clips are known by their names alone, so choosing and splitting them takes no time and needs no files.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from common import synthetic
+from common.errors import UserError
+
+AUDIOMNIST_SPEAKERS = tuple(f"{i:02d}" for i in range(1, 61))
+AUDIOMNIST_REPETITIONS = 50
+SYNTHETIC_NAME = "synthetic speech (espeak-ng)"
+TEST_SHARE = 3  # one speaker in three is kept for the test
+VALIDATION_FRACTION = 0.2
+
+# Groups 1 to 5 of Becker et al. (arXiv:1807.03418): fold k tests on group k + 1 and validates on group k.
+FOLD_GROUPS = tuple(
+    frozenset(group.split())
+    for group in (
+        "04 11 12 15 21 27 31 41 44 47 50 59",
+        "05 13 18 22 26 32 33 42 45 51 52 60",
+        "01 06 07 16 19 23 28 34 35 46 53 56",
+        "02 08 09 17 24 29 36 37 39 48 54 57",
+        "03 10 14 20 25 30 38 40 43 49 55 58",
+    )
+)
+
+CLIP_NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[^/\\]+)_(?P<repetition>[0-9]{1,6})\.wav", re.IGNORECASE)
+
+
+class Clip(NamedTuple):
+    """One recording: who says which digit for the how-manieth time, and its file below the corpus folder."""
+
+    speaker: str
+    digit: int
+    repetition: int
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Clips in a fixed order (speaker, digit, repetition), whatever order a directory lists them in."""
+
+    name: str
+    clips: tuple[Clip, ...]
+    root: Path | None  # None: no files, each clip is spoken by common.synthetic
+    ignored: int = 0  # files in the folder whose names are not those of clips
+
+    def take(self, ratio: float, seed: int) -> "Corpus":
+        """Keep a stratified, seeded fraction of the clips; a smaller ratio keeps a subset of a larger one's."""
+        if ratio == 1:
+            return self
+        order = np.argsort(stratified_positions(self.clips, seed), kind="stable")
+        kept = np.sort(order[: round(ratio * len(self.clips))])
+        return dataclasses.replace(self, clips=tuple(self.clips[i] for i in kept))
+
+
+class Split(NamedTuple):
+    """Row numbers (int64 arrays, ascending) of the clips of each set."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+
+def open_folder(folder: Path) -> Corpus:
+    """List the clips in ``folder``, ``folder/data`` or ``folder/AudioMNIST/data``.
+
+    A clip is ``SPEAKER/DIGIT_SPEAKER_REPETITION.wav``. Anything else in the speaker folders is counted and left alone.
+
+    Raises:
+        UserError: ``folder`` does not exist, or holds no clips.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--data-dir {folder}: no such folder; give the folder that holds the speaker folders")
+    for root in (folder, folder / "data", folder / "AudioMNIST" / "data"):
+        clips, ignored = _list_clips(root)
+        if clips:
+            return Corpus(_corpus_name(root), clips, root, ignored)
+    raise UserError(
+        f"--data-dir {folder}: no clips in it; expected files like 01/7_01_3.wav (speaker/digit_speaker_repetition.wav)"
+    )
+
+
+def audiomnist_names() -> tuple[Clip, ...]:
+    """The 30,000 clips (60 speakers x 10 digits x 50 repetitions) that AudioMNIST consists of."""
+    return tuple(
+        Clip(speaker, digit, repetition, f"{speaker}/{digit}_{speaker}_{repetition}.wav")
+        for speaker in AUDIOMNIST_SPEAKERS
+        for digit in range(10)
+        for repetition in range(AUDIOMNIST_REPETITIONS)
+    )
+
+
+def split_clips(clips: Sequence[Clip], seed: int, fold: int | None = None) -> Split:
+    """Test on the last third of the speakers; split the others' clips 80:20 into train and validation.
+
+    Nobody heard in training is heard in the test. Validation takes every fifth clip of each speaker and digit, chosen
+    by ``seed``. With ``fold`` (1 to 5) the sets are the speaker-disjoint folds of the AudioMNIST paper instead.
+
+    Raises:
+        UserError: fewer than three speakers, too few clips for three sets, or a fold of a corpus that is not
+            AudioMNIST's 60 speakers.
+    """
+    names = speaker_names(clips)
+    if fold is not None:
+        return _published_fold(clips, fold)
+    if len(names) < 3:
+        raise UserError(f"{len(names)} speaker(s) in {len(clips)} clips: at least 3 are needed; raise --ratio")
+    test_speakers = set(names[len(names) - len(names) // TEST_SHARE :])
+    is_test = np.array([clip.speaker in test_speakers for clip in clips])
+    rest = np.flatnonzero(~is_test)
+    in_val = systematic_sample([clips[i] for i in rest], VALIDATION_FRACTION, seed)
+    split = Split(rest[~in_val], rest[in_val], np.flatnonzero(is_test))
+    if len(split.train) < 2 or len(split.val) < 1:
+        raise UserError(
+            f"{len(clips)} clips are too few to split ({len(split.train)} train, {len(split.val)} validation, "
+            f"{len(split.test)} test); raise --ratio"
+        )
+    return split
+
+
+def speaker_names(clips: Sequence[Clip]) -> list[str]:
+    """The speakers in natural order (2 before 10)."""
+    return sorted({clip.speaker for clip in clips}, key=_natural)
+
+
+def stratified_positions(clips: Sequence[Clip], seed: int) -> np.ndarray:
+    """Place every clip in [0, 1) so that those below any threshold are a stratified sample of that size.
+
+    The r-th of a stratum's n clips (in seeded random order) stands at (r + offset) / n. The offsets form a Latin
+    square over speakers and digits: with one clip in a hundred of AudioMNIST, where no stratum has a whole clip to
+    give, each speaker still gives 5 clips and each digit 30.
+    """
+    rng = np.random.default_rng(seed)
+    speakers = {name: i for i, name in enumerate(rng.permutation(speaker_names(clips)).tolist())}
+    shuffled_digits = rng.permutation(10)
+    random_order = rng.permutation(len(clips))
+    strata: dict[tuple[str, int], list[int]] = {}
+    for i in random_order.tolist():
+        strata.setdefault((clips[i].speaker, clips[i].digit), []).append(i)
+    positions = np.empty(len(clips))
+    for (speaker, digit), members in strata.items():
+        offset = ((shuffled_digits[digit] + speakers[speaker]) % 10 + 0.5) / 10
+        positions[members] = (np.arange(len(members)) + offset) / len(members)
+    return positions
+
+
+def systematic_sample(clips: Sequence[Clip], fraction: float, seed: int) -> np.ndarray:
+    """Boolean mask [clips] of every (1 / fraction)-th clip, walking through speakers, digits and shuffled repetitions.
+
+    Each speaker, and each digit of a speaker, gives its fraction to within one clip, however few clips it has.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(clips)).tolist()
+    # Each speaker's digits come in an order of their own, or few clips would always give the middle digits.
+    digit_rank = {name: rng.permutation(10) for name in speaker_names(clips)}
+    walk = sorted(shuffled, key=lambda i: (_natural(clips[i].speaker), digit_rank[clips[i].speaker][clips[i].digit]))
+    # Counting from the middle of a step gives small speakers their share: of 5 clips, one in five is the third.
+    steps = np.floor((np.arange(len(clips) + 1) + 0.5 / fraction) * fraction)
+    mask = np.zeros(len(clips), dtype=bool)
+    mask[walk] = np.diff(steps) > 0
+    return mask
+
+
+def _published_fold(clips: Sequence[Clip], fold: int) -> Split:
+    if set(speaker_names(clips)) != set(AUDIOMNIST_SPEAKERS):
+        raise UserError("--fold needs all of AudioMNIST's speakers 01-60; leave it out for another corpus")
+    test, val = FOLD_GROUPS[fold % 5], FOLD_GROUPS[fold - 1]
+    group = np.array([0 if c.speaker in test else 1 if c.speaker in val else 2 for c in clips])
+    return Split(np.flatnonzero(group == 2), np.flatnonzero(group == 1), np.flatnonzero(group == 0))
+
+
+def _list_clips(root: Path) -> tuple[tuple[Clip, ...], int]:
+    found: dict[tuple[str, int, int], Clip] = {}
+    ignored = 0
+    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir()) if root.is_dir() else []
+    for folder in folders:
+        for name in sorted(entry.name for entry in os.scandir(root / folder) if not entry.is_dir()):
+            match = CLIP_NAME.fullmatch(name)
+            # A link to a missing file, a pipe or a device is not a clip whatever it is called.
+            if not match or match["speaker"] != folder or not (root / folder / name).is_file():
+                ignored += 1
+                continue
+            clip = Clip(folder, int(match["digit"]), int(match["repetition"]), f"{folder}/{name}")
+            ignored += clip[:3] in found  # 0_01_1.wav and 0_01_01.wav: the first in sorted order counts
+            found.setdefault(clip[:3], clip)
+    return tuple(sorted(found.values(), key=lambda clip: (_natural(clip.speaker), *clip[1:3]))), ignored
+
+
+def _corpus_name(root: Path) -> str:
+    if any((folder / synthetic.MARKER).exists() for folder in (root, root.parent)):
+        return SYNTHETIC_NAME
+    resolved = root.resolve()
+    return resolved.parent.name if resolved.name == "data" else resolved.name
+
+
+def _natural(name: str) -> list:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]

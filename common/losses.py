@@ -1,0 +1,28 @@
+"""The contrastive loss between the two formats of a clip."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def info_nce(a: Tensor, b: Tensor, temperature: Tensor | float = 0.1) -> Tensor:
+    """Symmetric InfoNCE: each clip in one format must find itself among all clips in the other format.
+
+    With ``s[i, j]`` the cosine similarity of ``a[i]`` and ``b[j]`` divided by the temperature, the mean over i of
+    ``-log softmax(s[i, :])[i]`` and ``-log softmax(s[:, i])[i]``, averaged. Swapping ``a`` and ``b`` changes nothing.
+
+    Shape:
+        a, b: [B, D], one row per clip, in the same order. Returns a scalar, in nats; log(B) at chance.
+
+    Raises:
+        ValueError: ``a`` and ``b`` differ in shape or are not matrices.
+
+    Source:
+        van den Oord et al., "Representation Learning with Contrastive Predictive Coding", arXiv:1807.03748; in this
+        symmetric form Radford et al., arXiv:2103.00020.
+    """
+    if a.ndim != 2 or a.shape != b.shape:
+        raise ValueError(f"expected two [B, D] tensors of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+    similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature  # [B, B]
+    own = torch.arange(len(a), device=a.device)
+    return (F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)) / 2
