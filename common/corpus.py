@@ -116,10 +116,11 @@ def split_clips(clips: Sequence[Clip], seed: int, fold: int | None = None) -> Sp
         return _published_fold(clips, fold)
     if len(names) < 3:
         raise UserError(f"{len(names)} speaker(s) in {len(clips)} clips: at least 3 are needed; raise --ratio")
-    test_speakers = set(names[len(names) - len(names) // TEST_SHARE :])
-    is_test = np.array([clip.speaker in test_speakers for clip in clips])
+    test_speakers = names[len(names) - len(names) // TEST_SHARE :]
+    speaker, digit = np.array([clip.speaker for clip in clips]), np.array([clip.digit for clip in clips])
+    is_test = np.isin(speaker, test_speakers)
     rest = np.flatnonzero(~is_test)
-    in_val = systematic_sample([clips[i] for i in rest], VALIDATION_FRACTION, seed)
+    in_val = systematic_sample(speaker[rest], digit[rest], VALIDATION_FRACTION, seed)
     split = Split(rest[~in_val], rest[in_val], np.flatnonzero(is_test))
     if len(split.train) < 2 or len(split.val) < 1:
         raise UserError(
@@ -155,19 +156,23 @@ def stratified_positions(clips: Sequence[Clip], seed: int) -> np.ndarray:
     return positions
 
 
-def systematic_sample(clips: Sequence[Clip], fraction: float, seed: int) -> np.ndarray:
-    """Boolean mask [clips] of every (1 / fraction)-th clip, walking through speakers, digits and shuffled repetitions.
+def systematic_sample(speaker: np.ndarray, digit: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Boolean mask [n] of every (1 / fraction)-th clip, walking through speakers, digits and shuffled repetitions.
 
     Each speaker, and each digit of a speaker, gives its fraction to within one clip, however few clips it has.
+
+    Args:
+        speaker: [n] names or numbers.
+        digit: [n] 0 to 9.
     """
     rng = np.random.default_rng(seed)
-    shuffled = rng.permutation(len(clips)).tolist()
+    names, speaker = np.unique(speaker, return_inverse=True)
     # Each speaker's digits come in an order of their own, or few clips would always give the middle digits.
-    digit_rank = {name: rng.permutation(10) for name in speaker_names(clips)}
-    walk = sorted(shuffled, key=lambda i: (_natural(clips[i].speaker), digit_rank[clips[i].speaker][clips[i].digit]))
+    digit_rank = rng.permuted(np.tile(np.arange(10), (len(names), 1)), axis=1)[speaker, digit]
+    walk = np.lexsort((rng.permutation(len(speaker)), digit_rank, speaker))
     # Counting from the middle of a step gives small speakers their share: of 5 clips, one in five is the third.
-    steps = np.floor((np.arange(len(clips) + 1) + 0.5 / fraction) * fraction)
-    mask = np.zeros(len(clips), dtype=bool)
+    steps = np.floor((np.arange(len(speaker) + 1) + 0.5 / fraction) * fraction)
+    mask = np.zeros(len(speaker), dtype=bool)
     mask[walk] = np.diff(steps) > 0
     return mask
 

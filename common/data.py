@@ -1,0 +1,230 @@
+"""The data of a run: find or fetch the corpus, cache it, split it, and serve batches.
+
+python -m common.data                        what the scripts would use: clips, speakers, digits, split
+python -m common.data fetch [DIR]            download AudioMNIST (all of it, or the share that --ratio names)
+python -m common.data synthesize DIR         write the synthetic corpus as WAV files
+"""
+
+import copy
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import soundfile
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from common import download, synthetic
+from common.cache import open_cache
+from common.cli import Parser, add_data_flags, run
+from common.corpus import (
+    SYNTHETIC_NAME,
+    Corpus,
+    audiomnist_names,
+    open_folder,
+    speaker_names,
+    split_clips,
+)
+from common.errors import UserError
+from common.text import align
+
+AUDIOMNIST_DIR = Path("data/AudioMNIST")
+CACHE_DIR = Path("data/cache")
+
+
+class Batch(NamedTuple):
+    """Examples of one training step."""
+
+    inputs: Tensor  # [B, N] int16 waveforms, or [B, D] embeddings where the encoders are frozen
+    digit: Tensor  # [B] int64
+    speaker: Tensor  # [B] int64, index into SpokenDigits.speakers
+
+
+class Examples(Dataset):
+    """Rows of an array with their labels; whole batches are read at once, straight from the array."""
+
+    def __init__(self, inputs: np.ndarray, digit: np.ndarray, speaker: np.ndarray, rows: np.ndarray | None = None):
+        self.inputs = inputs  # [rows, ...], possibly memory-mapped
+        self.rows = np.arange(len(inputs)) if rows is None else rows  # [n] the rows that belong to this set
+        self.digit = torch.as_tensor(digit)  # [n]
+        self.speaker = torch.as_tensor(speaker)  # [n]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        picked = np.asarray(indices)
+        return Batch(torch.from_numpy(self.inputs[self.rows[picked]]), self.digit[picked], self.speaker[picked])
+
+
+class SpokenDigits(pl.LightningDataModule):
+    """Train, validation and test examples of one corpus.
+
+    Raises:
+        UserError: no such folder, no clips, too few of them to split, or nothing readable.
+    """
+
+    def __init__(self, args: Namespace) -> None:
+        super().__init__()
+        self.args, self.num_workers = args, args.num_workers
+        self.corpus = find_corpus(args)
+        self.cached = open_cache(self.corpus, CACHE_DIR)
+        self.split = split_clips(self.cached.clips, args.seed, args.fold)
+        self.speakers = speaker_names(self.cached.clips)
+        digit = np.array([clip.digit for clip in self.cached.clips])
+        index = {name: i for i, name in enumerate(self.speakers)}
+        speaker = np.array([index[clip.speaker] for clip in self.cached.clips])
+        self.examples = {
+            name: Examples(self.cached.waves, digit[rows], speaker[rows], rows)
+            for name, rows in self.split._asdict().items()
+        }
+
+    def names(self, *sets: str) -> list[str]:
+        """The speakers of some of the sets, in natural order."""
+        return [self.speakers[i] for i in np.unique(np.concatenate([self.examples[name].speaker for name in sets]))]
+
+    def with_inputs(self, inputs: dict[str, np.ndarray]) -> "SpokenDigits":
+        """The same clips with other inputs, such as their embeddings: {set: [clips of the set, ...]}."""
+        twin = copy.copy(self)
+        twin.num_workers = 0  # the inputs are in memory: workers would only copy them
+        twin.examples = {name: Examples(inputs[name], old.digit, old.speaker) for name, old in self.examples.items()}
+        return twin
+
+    def loader(self, name: str, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
+        """Batches of the ``train``, ``val`` or ``test`` examples."""
+        examples, workers = self.examples[name], self.num_workers
+        return DataLoader(
+            examples,
+            batch_size=self.args.batch_size,
+            shuffle=shuffle,
+            # A last batch that is small has few negatives and noisy statistics; the next epoch's shuffle covers it.
+            drop_last=drop_last and len(examples) >= self.args.batch_size,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=_as_is,
+            generator=torch.Generator().manual_seed(self.args.seed),
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        return self.loader("train", shuffle=True, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self.loader("test")
+
+
+def find_corpus(args: Namespace) -> Corpus:
+    """The clips that ``--data-dir``, ``--dataset``, ``--ratio`` and ``--seed`` ask for, downloaded if need be.
+
+    Without ``--data-dir``: ``data/AudioMNIST`` if it is there, else a download of the clips that the ratio needs,
+    else (announced, and only if ``--dataset`` is ``auto``) synthetic speech.
+    """
+    if args.data_dir is not None:
+        return open_folder(args.data_dir).take(args.ratio, args.seed)
+    synthetic_speech = Corpus(SYNTHETIC_NAME, audiomnist_names(), None).take(args.ratio, args.seed)
+    if args.dataset == "synthetic":
+        return synthetic_speech
+    if _is_own_copy(AUDIOMNIST_DIR):
+        return open_folder(AUDIOMNIST_DIR).take(args.ratio, args.seed)
+    wanted = Corpus("AudioMNIST", audiomnist_names(), AUDIOMNIST_DIR / "data").take(args.ratio, args.seed)
+    try:
+        download.fetch(wanted.clips, AUDIOMNIST_DIR)
+    except download.DownloadError as error:
+        if args.dataset == "audiomnist":
+            raise
+        _announce_synthetic(error)
+        return synthetic_speech
+    return wanted
+
+
+def _is_own_copy(folder: Path) -> bool:
+    """A folder that the user filled: what is there is the corpus. A download is only as large as runs needed so far."""
+    return folder.is_dir() and any(folder.iterdir()) and not download.is_managed(folder)
+
+
+def _announce_synthetic(error: Exception) -> None:
+    lines = (
+        f"AudioMNIST could not be had: {error}",
+        "This run uses SYNTHETIC SPEECH (espeak-ng) instead. Its numbers are not AudioMNIST numbers.",
+        "With a copy of AudioMNIST: --data-dir DIR. To choose synthetic speech: --dataset synthetic.",
+    )
+    rule = "!" * 100
+    print(rule, *(f"!!  {line}" for line in lines), rule, sep="\n", file=sys.stderr)
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch  # Examples.__getitems__ has collated it already
+
+
+def describe(args: Namespace) -> str:
+    """A table of the clips that are there now, without downloading or caching anything."""
+    if args.data_dir is None and args.dataset != "synthetic" and AUDIOMNIST_DIR.is_dir():
+        args.data_dir = AUDIOMNIST_DIR
+    corpus = find_corpus(args) if args.data_dir or args.dataset == "synthetic" else None
+    if corpus is None:
+        return f"{AUDIOMNIST_DIR} is not there. `python -m common.data fetch` downloads it; the tasks do so themselves."
+    rows = [
+        ["corpus", corpus.name],
+        ["folder", str(corpus.root) if corpus.root else "none: spoken when it is needed"],
+        ["clips", str(len(corpus.clips))],
+        ["speakers", _listed(speaker_names(corpus.clips))],
+        ["digits", _listed(sorted({str(clip.digit) for clip in corpus.clips}))],
+        ["other files", f"{corpus.ignored} ignored"],
+    ]
+    if corpus.root:
+        rows.append(["seconds", _durations(corpus)])
+    split = split_clips(corpus.clips, args.seed, args.fold)
+    for name, numbers in split._asdict().items():
+        heard = speaker_names([corpus.clips[i] for i in numbers])
+        rows.append([name, f"{len(numbers)} clips, {_listed(heard)}"])
+    return "\n".join(align(rows))
+
+
+def _listed(names: list[str]) -> str:
+    return f"{len(names)}: {names[0]} to {names[-1]}"
+
+
+def _durations(corpus: Corpus) -> str:
+    seconds, unreadable = [], 0
+    for clip in corpus.clips:
+        try:
+            seconds.append(soundfile.info(corpus.root / clip.path).duration)
+        except (OSError, RuntimeError):  # soundfile's errors are RuntimeErrors
+            unreadable += 1
+    note = f", {unreadable} files unreadable" if unreadable else ""
+    if not seconds:
+        return f"none{note}"
+    return (
+        f"{sum(seconds):.0f} (a clip: {min(seconds):.2f} to {max(seconds):.2f}, median {np.median(seconds):.2f}){note}"
+    )
+
+
+def main(args: Namespace) -> None:
+    if args.command == "show":
+        print(describe(args))
+        return
+    clips = Corpus("", audiomnist_names(), None).take(args.ratio, args.seed).clips
+    if args.command == "fetch":
+        folder = args.folder or AUDIOMNIST_DIR
+        print(f"{download.fetch(clips, folder)} clips fetched; {folder} holds the {len(clips)} asked for")
+    elif args.folder is None:
+        raise UserError("synthesize: name the folder to write, as in `python -m common.data synthesize data/synthetic`")
+    else:
+        synthetic.write_corpus(args.folder, clips)
+        print(f"{args.folder} holds {len(clips)} clips of {SYNTHETIC_NAME}")
+
+
+if __name__ == "__main__":
+    parser = Parser(__doc__)
+    commands = ("show", "fetch", "synthesize")
+    parser.add_argument("command", nargs="?", choices=commands, default="show", help="what to do")
+    parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="folder to fetch into or to write")
+    add_data_flags(parser)
+    run(main, parser)

@@ -1,0 +1,93 @@
+"""What embeddings are worth: the one extraction that all evaluations use, accuracy intervals and the linear probe.
+
+Nothing here trains an encoder. Axes: n clips, D embedding.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+from torch.utils.data import DataLoader
+
+PROBE_STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # C of scikit-learn: smaller is more regularised
+
+
+class Embeddings(NamedTuple):
+    """Embeddings of some clips with their labels."""
+
+    z: dict[str, np.ndarray]  # format -> [n, D] float32; with two formats also "concat" -> [n, 2D]
+    digit: np.ndarray  # [n]
+    speaker: np.ndarray  # [n]
+
+    def take(self, rows: np.ndarray) -> "Embeddings":
+        """The clips of ``rows`` (indices or mask)."""
+        return Embeddings({name: z[rows] for name, z in self.z.items()}, self.digit[rows], self.speaker[rows])
+
+
+@torch.inference_mode()
+def embed(embedder: nn.Module, loader: DataLoader) -> Embeddings:
+    """Embed every clip of ``loader`` in its order, in eval mode (no augmentation, fixed BatchNorm statistics)."""
+    was_training, device = (
+        embedder.training,
+        torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"),
+    )
+    embedder.eval().to(device)
+    parts = [(embedder(batch.inputs.to(device)), batch.digit, batch.speaker) for batch in loader]
+    embedder.train(was_training)
+    z = {name: torch.cat([part[0][name] for part in parts]).cpu().numpy() for name in parts[0][0]}
+    if len(z) > 1:
+        z["concat"] = np.hstack(list(z.values()))
+    return Embeddings(z, *(torch.cat([part[i] for part in parts]).numpy() for i in (1, 2)))
+
+
+def accuracy_metrics(prefix: str, correct: int, total: int) -> dict:
+    """Accuracy with its number of clips and its 95% interval, as every metrics file gives it."""
+    return {
+        f"{prefix}_acc": correct / total,
+        f"{prefix}_clips": total,
+        f"{prefix}_acc_ci95": wilson_interval(correct, total),
+    }
+
+
+def wilson_interval(correct: int, total: int) -> list[float]:
+    """95% interval of a proportion that stays inside [0, 1] even at 0 or 100% (Wilson, JASA 22, 1927)."""
+    z = 1.959964
+    p = correct / total
+    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * np.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    return [max(0.0, float(centre - half)), min(1.0, float(centre + half))]
+
+
+def linear_probe(name: str, train: Embeddings, val: Embeddings, test: Embeddings) -> dict:
+    """Logistic regression from frozen embeddings to digits: how linearly separable are the digits?
+
+    The scaler is fitted on ``train`` alone, the regularisation is chosen on ``val``, and ``test`` is used once.
+
+    Args:
+        name: which embedding: "1d", "2d" or "concat".
+
+    Returns:
+        train, val and test accuracy with their intervals, and the chosen ``C``.
+    """
+    sets = {"train": train, "val": val, "test": test}
+    if len(np.unique(train.digit)) == 1:  # scikit-learn refuses to fit one class; its prediction is that class
+        predicted = {key: np.full(len(part.digit), train.digit[0]) for key, part in sets.items()}
+        strength = None
+    else:
+        probes = {c: _fit_probe(train.z[name], train.digit, c) for c in PROBE_STRENGTHS}
+        scores = {c: probe.score(val.z[name], val.digit) for c, probe in probes.items()}
+        strength = max(scores, key=scores.get)  # of equals the first: the most regularised
+        predicted = {key: probes[strength].predict(part.z[name]) for key, part in sets.items()}
+    result = {"C": strength}
+    for key, part in sets.items():
+        result |= accuracy_metrics(key, int((predicted[key] == part.digit).sum()), len(part.digit))
+    return result
+
+
+def _fit_probe(x: np.ndarray, digit: np.ndarray, strength: float) -> Pipeline:
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
+    return probe.fit(x, digit)

@@ -1,0 +1,169 @@
+"""The two Lightning modules: digit classification (tasks 1 and 5) and contrastive learning (task 2)."""
+
+import math
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.data import Batch
+from common.encoders import EMBEDDING_DIM, Encoder1D, Encoder2D
+from common.features import LogMel, augment_spectrogram, augment_waveform, to_float
+from common.losses import info_nce
+
+DIGITS = 10
+ENCODERS = {"1d": Encoder1D, "2d": Encoder2D}
+
+
+class Embedder(nn.Module):
+    """Encoders with their front ends: cached waveforms in, one embedding per format out.
+
+    In training mode each format gets its own random augmentation of the clip; in eval mode none does.
+
+    Shape:
+        wave: [B, N] int16 at 16 kHz. Returns {format: [B, 128]} for the formats given, "1d" and/or "2d".
+    """
+
+    def __init__(self, formats: tuple[str, ...], augment: str = "both") -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict({name: ENCODERS[name]() for name in formats})
+        self.log_mel = LogMel()
+        self.augment_waveform = augment in ("waveform", "both")
+        self.augment_spectrogram = augment in ("spectrogram", "both")
+
+    def forward(self, wave: Tensor) -> dict[str, Tensor]:
+        return {name: encoder(self._view(wave, name)) for name, encoder in self.encoders.items()}
+
+    def _view(self, wave: Tensor, name: str) -> Tensor:
+        x = to_float(wave)
+        if self.training and self.augment_waveform:
+            x = augment_waveform(x)
+        if name == "2d":
+            x = self.log_mel(x)  # [B, F, T]
+            if self.training and self.augment_spectrogram:
+                x = augment_spectrogram(x)
+        return x
+
+    def copy_weights(self, other: "Embedder") -> None:
+        """Take over the weights and statistics that ``other`` has for this one's formats; nothing is shared."""
+        for name, encoder in self.encoders.items():
+            encoder.load_state_dict(other.encoders[name].state_dict())
+
+    def sizes(self) -> dict[str, int]:
+        """Number of parameters of each encoder."""
+        return {name: sum(p.numel() for p in encoder.parameters()) for name, encoder in self.encoders.items()}
+
+
+class DigitClassifier(pl.LightningModule):
+    """A linear layer on the embeddings of one or both formats, trained with the encoders or, if frozen, without them.
+
+    A frozen encoder stays in eval mode, so neither its weights nor its BatchNorm statistics move, and the module is
+    trained on batches of embeddings that were computed once. In use it takes waveforms either way.
+
+    Args:
+        formats: the formats whose embeddings are concatenated.
+        lr: peak learning rate of the head, and of the encoders unless they have their own.
+        encoder_lr: peak learning rate of encoders that are fine-tuned.
+        frozen: train the head alone.
+        augment: see common.features.AUGMENTATIONS.
+    """
+
+    def __init__(
+        self,
+        formats: tuple[str, ...],
+        lr: float = 3e-3,
+        encoder_lr: float | None = None,
+        frozen: bool = False,
+        augment: str = "both",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters({"formats": list(formats), "frozen": frozen, "augment": augment})
+        self.formats, self.frozen = tuple(formats), frozen
+        self.lr, self.encoder_lr = lr, encoder_lr or lr
+        self.embedder = Embedder(self.formats, augment)
+        self.head = nn.Linear(EMBEDDING_DIM * len(self.formats), DIGITS)
+        if frozen:
+            self.embedder.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "DigitClassifier":
+        super().train(mode)
+        if self.frozen:
+            self.embedder.eval()
+        return self
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """Digit logits: [B, N] int16 -> [B, 10]."""
+        return self.head(torch.cat(list(self.embedder(wave).values()), dim=1))
+
+    def _step(self, batch: Batch, stage: str, label_smoothing: float = 0.0) -> Tensor:
+        logits = self.head(batch.inputs) if batch.inputs.is_floating_point() else self(batch.inputs)
+        loss = F.cross_entropy(logits, batch.digit, label_smoothing=label_smoothing)
+        accuracy = (logits.argmax(dim=1) == batch.digit).float().mean()
+        metrics = {f"{stage}_loss": loss, f"{stage}_acc": accuracy}
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(logits))
+        return loss
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        return self._step(batch, "train", label_smoothing=0.1)
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, _: int) -> None:
+        self._step(batch, "test")
+
+    def configure_optimizers(self) -> dict:
+        groups = [{"params": self.head.parameters(), "lr": self.lr}]
+        if not self.frozen:
+            groups.append({"params": self.embedder.parameters(), "lr": self.encoder_lr})
+        return one_cycle(self, groups)
+
+
+class ContrastiveModel(pl.LightningModule):
+    """Both encoders trained so that the two formats of a clip find each other among the clips of a batch.
+
+    Projection heads stand between the embeddings and the loss, as in SimCLR (arXiv:2002.05709): what the loss throws
+    away is then lost behind the embedding, not in it. The temperature is learned, as in CLIP (arXiv:2103.00020).
+    """
+
+    def __init__(self, lr: float = 3e-3, augment: str = "both") -> None:
+        super().__init__()
+        self.save_hyperparameters({"augment": augment})
+        self.lr = lr
+        self.embedder = Embedder(("1d", "2d"), augment)
+        self.projections = nn.ModuleDict({name: projection_head() for name in self.embedder.encoders})
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(0.1)))
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        projected = {name: self.projections[name](z) for name, z in self.embedder(batch.inputs).items()}  # [B, 64]
+        loss = info_nce(projected["1d"], projected["2d"], self.log_temperature.exp().clamp(min=0.01))
+        self.log(f"{stage}_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.digit))
+        return loss
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        self._step(batch, "val")
+
+    def configure_optimizers(self) -> dict:
+        return one_cycle(self, [{"params": self.parameters(), "lr": self.lr}])
+
+
+def projection_head(out_dim: int = 64) -> nn.Sequential:
+    """[B, 128] -> [B, 64]."""
+    return nn.Sequential(nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM), nn.ReLU(), nn.Linear(EMBEDDING_DIM, out_dim))
+
+
+def one_cycle(module: pl.LightningModule, groups: list[dict]) -> dict:
+    """AdamW with a learning rate that rises to each group's ``lr`` and falls to nothing (arXiv:1708.07120)."""
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in groups],
+        # One step past the end, since OneCycleLR refuses fewer than two and Lightning may count one.
+        total_steps=int(module.trainer.estimated_stepping_batches) + 1,
+        pct_start=0.2,
+    )
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,124 @@
+"""Who is speaking: identification by nearest neighbours and verification by cosine similarity, on frozen embeddings.
+
+All speakers here are test speakers: nobody in the training of the encoders is among them. Axes: n clips, D embedding.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.metrics import roc_curve
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from common.corpus import systematic_sample
+from common.errors import UserError
+from common.evaluate import Embeddings, accuracy_metrics
+
+NEIGHBOURS = (1, 3, 5, 7, 11, 15)
+ENROLMENT_DIGITS = (0, 1, 2, 3, 4)  # of the text-independent variant; the other five are queried
+
+
+class Verification(NamedTuple):
+    """Detection error trade-off: error rates at every threshold, and where they are equal."""
+
+    false_accepts: np.ndarray  # [thresholds] share of different-speaker pairs taken for one speaker
+    false_rejects: np.ndarray  # [thresholds] share of same-speaker pairs taken for two
+    eer: float
+    threshold: float  # cosine similarity at the equal error rate
+
+
+def identify(enrolment: Embeddings, query: Embeddings, name: str, seed: int, prefix: str = "test") -> dict:
+    """Name the speaker of each query clip by its k nearest enrolled clips (cosine; closer neighbours count more).
+
+    The scaler is fitted on the enrolment, k is chosen by cross-validation inside it, and the queries are used once.
+
+    Args:
+        name: which embedding: "1d", "2d" or "concat".
+        prefix: what the names of the results begin with.
+
+    Returns:
+        accuracy with its number of clips and interval, and the chosen ``k``.
+
+    Raises:
+        UserError: a query speaker is not enrolled, so that no k could find them, or nobody is queried.
+    """
+    strangers = set(query.speaker.tolist()) - set(enrolment.speaker.tolist())
+    if strangers or len(query.speaker) == 0:
+        raise UserError(
+            f"{len(strangers) or 'all'} speaker(s) have too few clips to be both enrolled and queried; raise --ratio"
+        )
+    # scikit-learn takes many speakers with few clips each for a mistake, once per fold and k.
+    warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
+    scaler = StandardScaler().fit(enrolment.z[name])
+    enrolled, speaker = scaler.transform(enrolment.z[name]), enrolment.speaker
+    knn = KNeighborsClassifier(n_neighbors=1, metric="cosine", weights=_closeness)
+    folds = min(5, int(np.unique(speaker, return_counts=True)[1].min()))
+    if folds >= 2:  # one clip per speaker leaves nothing to choose on: k stays 1
+        smallest_part = len(speaker) - -(-len(speaker) // folds)
+        grid = {"n_neighbors": [k for k in NEIGHBOURS if k <= smallest_part]}
+        knn = GridSearchCV(knn, grid, cv=StratifiedKFold(folds, shuffle=True, random_state=seed))
+        knn = knn.fit(enrolled, speaker).best_estimator_
+    predicted = knn.fit(enrolled, speaker).predict(scaler.transform(query.z[name]))
+    correct = int((predicted == query.speaker).sum())
+    return accuracy_metrics(prefix, correct, len(predicted)) | {f"{prefix}_k": knn.n_neighbors}
+
+
+def halves(embeddings: Embeddings, seed: int) -> tuple[Embeddings, Embeddings]:
+    """Enrolment and query: every second clip of each speaker and digit. Every query speaker is enrolled."""
+    queried = systematic_sample(embeddings.speaker, embeddings.digit, 0.5, seed)
+    # Somebody with a single clip can only be enrolled.
+    queried &= np.isin(embeddings.speaker, embeddings.speaker[~queried])
+    return embeddings.take(~queried), embeddings.take(queried)
+
+
+def split_by_digit(embeddings: Embeddings) -> tuple[Embeddings, Embeddings] | None:
+    """Enrolment and query with different words in them, so that only the voice can be recognised.
+
+    Speakers without clips on both sides are left out; ``None`` if that leaves nobody.
+    """
+    enrolled = np.isin(embeddings.digit, ENROLMENT_DIGITS)
+    on_both_sides = np.intersect1d(embeddings.speaker[enrolled], embeddings.speaker[~enrolled])
+    kept = np.isin(embeddings.speaker, on_both_sides)
+    if not kept.any():
+        return None
+    return embeddings.take(enrolled & kept), embeddings.take(~enrolled & kept)
+
+
+def verify(enrolment: Embeddings, query: Embeddings, name: str) -> Verification | None:
+    """Are two query clips of one speaker? Over all pairs, by the cosine similarity of standardised embeddings.
+
+    The scaler is fitted on the enrolment. ``None`` where the pairs are all of one kind.
+    """
+    z = StandardScaler().fit(enrolment.z[name]).transform(query.z[name])
+    z /= np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
+    first, second = np.triu_indices(len(z), k=1)
+    same = query.speaker[first] == query.speaker[second]
+    if same.all() or not same.any():
+        return None
+    return equal_error_rate((z @ z.T)[first, second], same)
+
+
+def equal_error_rate(scores: np.ndarray, same: np.ndarray) -> Verification:
+    """Error rates of accepting every pair that scores at least a threshold, for every threshold.
+
+    Args:
+        scores: [pairs] higher means more alike.
+        same: [pairs] bool, the truth; both kinds must occur.
+
+    Returns:
+        The trade-off; the EER is interpolated where the two error rates cross.
+    """
+    false_accepts, true_accepts, thresholds = roc_curve(same, scores)
+    false_rejects = 1 - true_accepts
+    gap = false_rejects - false_accepts  # falls from 1 to -1
+    after = int(np.argmax(gap <= 0))
+    before = after - 1
+    share = gap[before] / (gap[before] - gap[after])
+    eer = false_accepts[before] + share * (false_accepts[after] - false_accepts[before])
+    return Verification(false_accepts, false_rejects, float(eer), float(thresholds[after]))
+
+
+def _closeness(distances: np.ndarray) -> np.ndarray:
+    return 1 / (distances + 1e-6)

@@ -1,0 +1,113 @@
+"""Train, keep the best weights and score them: the one place that makes a Lightning Trainer."""
+
+import logging
+import sys
+import time
+import warnings
+from argparse import Namespace
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from tqdm import tqdm
+
+from common.data import SpokenDigits
+from common.evaluate import accuracy_metrics
+
+PATIENCE = 10  # epochs without a better validation loss
+
+
+def make_trainer(args: Namespace, checkpoint_dir: Path, name: str, run: dict) -> pl.Trainer:
+    """A Trainer that keeps the weights of the epoch with the lowest validation loss in ``checkpoint_dir/best.ckpt``.
+
+    Validation accuracy would not do: its speakers are trained on, so it reaches 1.0 early and ranks nothing after.
+    """
+    _quieten_lightning()
+    return pl.Trainer(
+        max_epochs=args.epochs,
+        accelerator="auto",
+        devices=1,
+        logger=False,
+        callbacks=[
+            ModelCheckpoint(checkpoint_dir, "best", monitor="val_loss", enable_version_counter=False),
+            EarlyStopping("val_loss", patience=PATIENCE),
+            _Progress(name),
+            _StoreRun(name, run),
+        ],
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def fit(
+    module: pl.LightningModule, data: SpokenDigits, args: Namespace, checkpoint_dir: Path, name: str, run: dict
+) -> pl.Trainer:
+    """Train ``module`` on ``data`` and leave the best epoch's weights in it and in ``checkpoint_dir/best.ckpt``.
+
+    Args:
+        name: what the model is called in the log and in its checkpoint.
+        run: see common.metrics.describe_run; stored in the checkpoint.
+    """
+    trainer = make_trainer(args, checkpoint_dir, name, run)
+    trainer.fit(module, data)
+    best = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
+    module.load_state_dict(best["state_dict"])
+    return trainer
+
+
+def score_digits(trainer: pl.Trainer, module: pl.LightningModule, data: SpokenDigits) -> dict:
+    """Validation and test accuracy with their intervals, and the test loss: the one use of the test clips."""
+    scores = trainer.validate(module, data, verbose=False)[0] | trainer.test(module, data, verbose=False)[0]
+    clips = {name: len(data.examples[name]) for name in ("val", "test")}
+    accuracies = [accuracy_metrics(name, round(scores[f"{name}_acc"] * total), total) for name, total in clips.items()]
+    return accuracies[0] | accuracies[1] | {"test_loss": scores["test_loss"]}
+
+
+class _StoreRun(Callback):
+    def __init__(self, name: str, run: dict) -> None:
+        self.name, self.run = name, run
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict) -> None:
+        checkpoint["model"] = self.name
+        checkpoint["run"] = self.run
+
+
+class _Progress(Callback):
+    """A bar over all steps on a terminal, a line per epoch elsewhere."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        total = int(trainer.estimated_stepping_batches)
+        self.bar = tqdm(total=total, desc=self.name, unit=" steps", disable=not sys.stderr.isatty())
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.started = time.monotonic()
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.bar.update()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        metrics = {key: f"{float(value):.4f}" for key, value in sorted(trainer.callback_metrics.items())}
+        self.bar.set_postfix(metrics | {"epoch": trainer.current_epoch + 1})
+        if self.bar.disable:
+            seconds = time.monotonic() - self.started
+            shown = "  ".join(f"{key} {value}" for key, value in metrics.items())
+            print(f"{self.name}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}  {seconds:.1f} s")
+
+    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.bar.close()
+
+
+def _quieten_lightning() -> None:
+    # Which devices there are and tips for other products; warnings about a run's own faults stay.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for advice in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", advice)

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Run all five tasks in the current folder: ./run_all.sh RATIO EPOCHS [more flags for every task]
+set -u
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+if [ $# -lt 2 ] || [ "${1#-}" != "$1" ] || [ "${2#-}" != "$2" ]; then
+    echo "usage: ./run_all.sh RATIO EPOCHS [more flags for every task], as in ./run_all.sh 0.01 1" >&2
+    exit 2
+fi
+flags=(--ratio "$1" --epochs "$2" "${@:3}")
+for flag in "${@:3}"; do
+    if [[ $flag == --output-dir* ]]; then
+        echo "run_all.sh: error: --output-dir would mix the five tasks; run it from the folder to fill instead" >&2
+        exit 2
+    fi
+done
+
+# The active environment if it has what the tasks need, else the project's own, which uv makes if it is not there.
+if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && python -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("pytorch_lightning"))'; then
+    python=(python)
+elif command -v uv >/dev/null; then
+    python=(uv run --project "$here" python)
+else
+    echo "run_all.sh: error: no active environment with pytorch-lightning and no uv; try: pip install uv" >&2
+    exit 1
+fi
+
+seconds=()
+for task in 1 2 3 4 5; do
+    echo
+    echo "=== task$task.py ${flags[*]}"
+    started=$SECONDS
+    "${python[@]}" "$here/task$task.py" "${flags[@]}"
+    code=$?
+    if [ $code -ne 0 ]; then
+        echo "run_all.sh: error: task$task.py failed with exit code $code; the tasks after it were not run" >&2
+        exit $code
+    fi
+    seconds+=($((SECONDS - started)))
+    # The first task settles which corpus there is: a network that comes and goes must not change it half-way.
+    if [ $task = 1 ] && grep -q '"corpus": "synthetic' task1_supervised/metrics.json && [[ " ${flags[*]} " != *" --data"* ]]; then
+        flags+=(--dataset synthetic)
+    fi
+done
+echo
+PYTHONPATH=$here "${python[@]}" -m common.report "${seconds[@]}"

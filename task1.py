@@ -1,0 +1,35 @@
+"""Task 1: how well can a small CNN learn the digits from labels alone?
+
+Trains two digit classifiers from scratch, one on the waveform (1D) and one on the log-mel spectrogram (2D), and tests
+them on speakers whom they never heard.
+
+    python task1.py                          50 epochs on the whole corpus
+    python task1.py --ratio 0.01 --epochs 1  a quick look
+
+Writes task1_supervised/{1d,2d}_checkpoints/best.ckpt, metrics.json and metrics.txt.
+"""
+
+from argparse import Namespace
+
+from common.cli import run, task_parser
+from common.data import SpokenDigits
+from common.metrics import describe_run, start_output, write_metrics
+from common.modules import DigitClassifier
+from common.training import fit, score_digits
+
+
+def main(args: Namespace) -> None:
+    data = SpokenDigits(args)
+    models = {name: DigitClassifier((name,), lr=args.lr) for name in ("1d", "2d")}
+    run_info = describe_run(args, data, models["1d"].embedder.sizes() | models["2d"].embedder.sizes())
+    start_output(args.output_dir)
+
+    results = {}
+    for name, model in models.items():
+        trainer = fit(model, data, args, args.output_dir / f"{name}_checkpoints", f"supervised {name}", run_info)
+        results[name] = score_digits(trainer, model, data)
+    write_metrics(args.output_dir, "Digit classification from scratch", results, run_info)
+
+
+if __name__ == "__main__":
+    run(main, task_parser(__doc__, "task1_supervised", epochs=50, lr=3e-3))

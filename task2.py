@@ -1,0 +1,43 @@
+"""Task 2: what do the encoders learn without labels, from the two formats of a clip alone?
+
+Trains both encoders together so that the waveform embedding and the log-mel embedding of one clip find each other
+among those of other clips (InfoNCE). Then probes the frozen embeddings: a logistic regression on the training
+speakers' digits is tested on speakers whom neither it nor the encoders ever heard. The same probe on the untrained
+encoders is the control: what it reaches owes nothing to training.
+
+    python task2.py                          100 epochs on the whole corpus
+    python task2.py --ratio 0.01 --epochs 1  a quick look
+
+Writes task2_contrastive/checkpoints/best.ckpt, metrics.json and metrics.txt.
+"""
+
+from argparse import Namespace
+
+from common.cli import run, task_parser
+from common.data import SpokenDigits
+from common.evaluate import embed, linear_probe
+from common.metrics import describe_run, start_output, write_metrics
+from common.modules import ContrastiveModel, Embedder
+from common.training import fit
+
+
+def main(args: Namespace) -> None:
+    data = SpokenDigits(args)
+    model = ContrastiveModel(lr=args.lr)
+    run_info = describe_run(args, data, model.embedder.sizes())
+    start_output(args.output_dir)
+
+    untrained = probe(model.embedder, data)
+    fit(model, data, args, args.output_dir / "checkpoints", "contrastive", run_info)
+    results = probe(model.embedder, data) | {f"untrained_{name}": result for name, result in untrained.items()}
+    write_metrics(args.output_dir, "Linear probes of contrastive embeddings", results, run_info)
+
+
+def probe(embedder: Embedder, data: SpokenDigits) -> dict[str, dict]:
+    """Probe each format and both together."""
+    sets = [embed(embedder, data.loader(name)) for name in ("train", "val", "test")]
+    return {name: linear_probe(name, *sets) for name in ("1d", "2d", "concat")}
+
+
+if __name__ == "__main__":
+    run(main, task_parser(__doc__, "task2_contrastive", epochs=100, lr=3e-3))

@@ -1,0 +1,49 @@
+"""Task 3: what do the embeddings look like?
+
+Draws the test clips' embeddings in the plane with t-SNE: the supervised encoders of task 1 and the contrastive ones of
+task 2, each in both formats, coloured by digit and by speaker. A model's two plots share one layout, so that they can
+be compared point by point.
+
+    python task3.py                                     after task1.py and task2.py
+    python task3.py --task2-checkpoint PATH.ckpt --task1-checkpoint DIR
+
+Writes 8 plots task3_visualization/{supervised,contrastive}_{1d,2d}_{digit,speaker}.png and metrics.txt, their list.
+"""
+
+from argparse import Namespace
+
+from common.checkpoints import load_contrastive, load_supervised
+from common.cli import run, task_parser
+from common.data import SpokenDigits
+from common.evaluate import embed
+from common.metrics import describe_run, start_output, write_listing
+from common.plots import draw_embeddings, tsne
+
+
+def main(args: Namespace) -> None:
+    data = SpokenDigits(args)
+    contrastive = load_contrastive(args, data).embedder
+    embedders = {
+        "supervised_1d": load_supervised(args, data, "1d").embedder,
+        "supervised_2d": load_supervised(args, data, "2d").embedder,
+        "contrastive_1d": contrastive,
+        "contrastive_2d": contrastive,
+    }
+    run_info = describe_run(args, data, contrastive.sizes())
+    start_output(args.output_dir)
+
+    plots = []
+    for model, embedder in embedders.items():
+        test = embed(embedder, data.loader("test"))
+        layout, perplexity = tsne(test.z[model[-2:]], args.seed, name=model)  # [n, 2]
+        colorings = {"digit": (test.digit, "0123456789"), "speaker": (test.speaker, data.speakers)}
+        for coloring, (labels, names) in colorings.items():
+            plots.append(f"{model}_{coloring}.png")
+            title = f"{model.replace('_', ' ')}: test embeddings by {coloring}"
+            source = f"{data.corpus.name}, n = {len(layout)} clips, t-SNE with perplexity {perplexity:.0f}"
+            draw_embeddings(args.output_dir / plots[-1], layout, labels, names, f"{title}\n{source}")
+    write_listing(args.output_dir, "t-SNE plots of test embeddings", plots, run_info)
+
+
+if __name__ == "__main__":
+    run(main, task_parser(__doc__, "task3_visualization", reads=("task1", "task2")))

@@ -1,0 +1,46 @@
+"""Task 4: do embeddings that were learned without speaker labels tell people apart?
+
+Takes the contrastive encoders of task 2 to the test speakers, whom they never heard. Identification: half of each
+speaker's clips are enrolled, the others are named by their nearest neighbours among them; also with other digits
+enrolled than queried, where only the voice can help. Verification: do two query clips come from one speaker? The
+equal error rate (EER) says how often that goes wrong where both mistakes are equally likely.
+
+    python task4.py                                     after task2.py
+    python task4.py --task2-checkpoint PATH.ckpt
+
+Writes task4_biometrics/metrics.json, metrics.txt and det.png, the detection error trade-off.
+"""
+
+from argparse import Namespace
+
+from common.checkpoints import load_contrastive
+from common.cli import run, task_parser
+from common.data import SpokenDigits
+from common.evaluate import embed
+from common.metrics import describe_run, start_output, write_metrics
+from common.plots import draw_det
+from common.speakers import halves, identify, split_by_digit, verify
+
+
+def main(args: Namespace) -> None:
+    data = SpokenDigits(args)
+    model = load_contrastive(args, data)
+    run_info = describe_run(args, data, model.embedder.sizes())
+    start_output(args.output_dir)
+
+    test = embed(model.embedder, data.loader("test"))
+    enrolment, query = halves(test, args.seed)
+    other_digits = split_by_digit(test)
+    results, curves = {}, {}
+    for name in ("1d", "2d", "concat"):
+        results[name] = identify(enrolment, query, name, args.seed)
+        if other_digits:
+            results[name] |= identify(*other_digits, name, args.seed, prefix="text_independent")
+        curves[name] = verify(enrolment, query, name)
+        results[name]["eer"] = curves[name].eer if curves[name] else None
+    draw_det(args.output_dir / "det.png", curves, f"{data.corpus.name}, all pairs of {len(query.digit)} query clips")
+    write_metrics(args.output_dir, "Speaker identification by k-NN on contrastive embeddings", results, run_info)
+
+
+if __name__ == "__main__":
+    run(main, task_parser(__doc__, "task4_biometrics", reads=("task2",)))

@@ -1,0 +1,47 @@
+"""Task 5: are contrastive encoders a better start for learning the digits?
+
+Puts a linear layer on the contrastive encoders of task 2 and trains it on the labels in 6 configurations: 1D, 2D or
+both embeddings, with the encoders frozen (the layer alone is trained) or fine-tuned. Each configuration starts from
+its own copy of the encoders. Compare with task 1, which starts from nothing.
+
+    python task5.py                                     after task2.py
+    python task5.py --task2-checkpoint PATH.ckpt
+
+Writes task5_finetune/{1d,2d,concat}_{frozen,finetuned}_checkpoints/best.ckpt, metrics.json and metrics.txt.
+"""
+
+from argparse import Namespace
+
+from common.checkpoints import load_contrastive
+from common.cli import run, task_parser
+from common.data import SpokenDigits
+from common.evaluate import embed
+from common.metrics import describe_run, start_output, write_metrics
+from common.modules import DigitClassifier
+from common.training import fit, score_digits
+
+FORMATS = {"1d": ("1d",), "2d": ("2d",), "concat": ("1d", "2d")}
+
+
+def main(args: Namespace) -> None:
+    data = SpokenDigits(args)
+    pretrained = load_contrastive(args, data).embedder
+    run_info = describe_run(args, data, pretrained.sizes())
+    start_output(args.output_dir)
+
+    # Frozen encoders give the same embeddings in every epoch: computing them once is enough.
+    embedded = {name: embed(pretrained, data.loader(name)) for name in ("train", "val", "test")}
+    results = {}
+    for name, formats in FORMATS.items():
+        frozen_data = data.with_inputs({key: part.z[name] for key, part in embedded.items()})
+        for mode, inputs in (("frozen", frozen_data), ("finetuned", data)):
+            model = DigitClassifier(formats, lr=args.lr, frozen=mode == "frozen")
+            model.embedder.copy_weights(pretrained)
+            checkpoint_dir = args.output_dir / f"{name}_{mode}_checkpoints"
+            trainer = fit(model, inputs, args, checkpoint_dir, f"{mode} {name}", run_info)
+            results[f"{name}_{mode}"] = score_digits(trainer, model, inputs)
+    write_metrics(args.output_dir, "Fine-tuning of contrastive encoders for digits", results, run_info)
+
+
+if __name__ == "__main__":
+    run(main, task_parser(__doc__, "task5_finetune", epochs=50, lr=1e-3, reads=("task2",)))

@@ -1,0 +1,538 @@
+"""The download is tested against small git repositories made here: nothing leaves the machine."""
+
+import errno
+import http.server
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from common import download
+from common.download import METADATA, DownloadError, fetch, is_managed
+from common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Clip:
+    speaker: str
+    digit: int
+    repetition: int
+
+    @property
+    def path(self) -> str:
+        return f"data/{self.speaker}/{self.digit}_{self.speaker}_{self.repetition}.wav"
+
+
+CLIPS = [Clip(speaker, digit, repetition) for speaker in ("01", "02") for digit in range(3) for repetition in range(4)]
+
+
+def tone(frequency: float) -> np.ndarray:
+    return 0.3 * np.sin(2 * np.pi * frequency * np.arange(4800) / 48000)
+
+
+def write_corpus(folder: Path) -> None:
+    for number, clip in enumerate(CLIPS):
+        (folder / clip.path).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / clip.path, tone(200 + 20 * number), 48000, subtype="PCM_16")
+    (folder / METADATA).write_text(json.dumps({"01": {"gender": "male"}, "02": {"gender": "female"}}))
+    (folder / "README.md").write_text("A file that nobody asked for.\n")
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgSign=false"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def serve(corpus: Path, bare: Path) -> str:
+    """Commit a folder and return the address of a bare copy that answers as GitHub does."""
+    git(corpus, "init", "--quiet")
+    git(corpus, "add", "--all", "--force")
+    git(corpus, "commit", "--quiet", "--message=corpus")
+    git(corpus, "clone", "--quiet", "--bare", ".", str(bare))
+    git(bare, "config", "uploadpack.allowFilter", "true")
+    git(bare, "config", "uploadpack.allowAnySHA1InWant", "true")
+    return bare.as_uri()
+
+
+@pytest.fixture(autouse=True)
+def plain_surroundings(monkeypatch, tmp_path):
+    """Keep the developer's git settings and proxies out, and the waiting short."""
+    for name in [name for name in os.environ if name.startswith("GIT_") or name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("AUDIOMNIST_URL", raising=False)
+    (tmp_path / "gitconfig").write_text("[safe]\n\tdirectory = *\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(corpus, tmp_path_factory) -> str:
+    return serve(corpus, tmp_path_factory.mktemp("server") / "corpus.git")
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    return tmp_path / "AudioMNIST"
+
+
+def files_in(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()}
+
+
+def check_holds(root: Path, clips: list[Clip], corpus: Path) -> None:
+    """Check that these clips are there byte for byte, and beside them only what belongs to every download."""
+    assert files_in(root) == {clip.path for clip in clips} | {METADATA, "DOWNLOADED.txt"}
+    for path in [METADATA, *(clip.path for clip in clips)]:
+        assert (root / path).read_bytes() == (corpus / path).read_bytes()
+    assert [path.name for path in root.iterdir() if path.name.endswith(".partial")] == []
+
+
+def error_of(*arguments, **options) -> str:
+    """Run a fetch that must fail, and return its message, which must be one line."""
+    with pytest.raises(DownloadError) as caught:
+        fetch(*arguments, progress=False, **options)
+    assert isinstance(caught.value, UserError)
+    message = str(caught.value)
+    assert message.strip() and len(message.splitlines()) == 1
+    return message
+
+
+def check_closed(connection: socket.socket) -> None:
+    """Check that the other end, which is git's helper, is gone: the system closes a dead process's connections."""
+    connection.settimeout(5)
+    try:
+        while connection.recv(4096):
+            pass
+    except ConnectionResetError:
+        pass
+
+
+def git_starts(trace: Path) -> list[list[str]]:
+    events = [json.loads(line) for line in trace.read_text().splitlines()]
+    return [event["argv"] for event in events if event["event"] == "start"]
+
+
+def test_fetches_the_wanted_clips_only_in_one_request(root, corpus, address, monkeypatch, tmp_path):
+    monkeypatch.setenv("GIT_TRACE2_EVENT", str(tmp_path / "trace"))
+    wanted = CLIPS[3:15]
+    assert not is_managed(root)
+    assert fetch(wanted, root, address, progress=False) == len(wanted)
+    check_holds(root, wanted, corpus)
+    assert is_managed(root)
+    assert address in (root / "DOWNLOADED.txt").read_text()
+    requests = [command for command in git_starts(tmp_path / "trace") if "fetch" in command]
+    assert len(requests) == 1
+
+
+def test_does_not_call_git_when_nothing_is_missing(root, corpus, address, monkeypatch, tmp_path):
+    fetch(CLIPS[:2], root, address, progress=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert fetch(CLIPS[:2], root, address, progress=False) == 0
+
+
+def test_leaves_a_copy_made_by_hand_unmarked(corpus, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert fetch(CLIPS, corpus, progress=False) == 0
+    assert not is_managed(corpus)
+
+
+def test_extends_what_is_there(root, corpus, address):
+    fetch(CLIPS[:5], root, address, progress=False)
+    before = (root / CLIPS[0].path).stat().st_mtime_ns
+    assert fetch(CLIPS, root, address, progress=False) == len(CLIPS) - 5
+    check_holds(root, CLIPS, corpus)
+    assert (root / CLIPS[0].path).stat().st_mtime_ns == before
+
+
+def test_repeats_a_clip_asked_for_twice_only_once(root, corpus, address):
+    assert fetch([CLIPS[0], CLIPS[0]], root, address, progress=False) == 1
+    check_holds(root, CLIPS[:1], corpus)
+
+
+def test_fetches_in_groups_that_take_little_room(root, corpus, address, monkeypatch):
+    monkeypatch.setattr(download, "GROUP_FILES", 5)
+    staged, packs = [], []
+    move_in = download._move_in
+
+    def look(clone, group, *others):
+        staged.append({path.relative_to(clone).as_posix() for path in clone.glob("data/**/*") if path.is_file()})
+        packs.append(len(list((clone / ".git/objects/pack").glob("*.pack"))))
+        assert staged[-1] == set(group)
+        move_in(clone, group, *others)
+
+    monkeypatch.setattr(download, "_move_in", look)
+    assert fetch(CLIPS, root, address, progress=False) == len(CLIPS)
+    check_holds(root, CLIPS, corpus)
+    assert [len(group) for group in staged] == [5] * 5
+    assert packs == [1] * 5  # the one with the file list
+
+
+def test_shows_progress_on_stderr(root, address, capsys):
+    fetch(CLIPS[:3], root, address)
+    shown = capsys.readouterr()
+    assert "3/3" in shown.err
+    assert shown.out == ""
+
+
+def test_takes_the_address_from_the_environment(root, corpus, address, monkeypatch):
+    monkeypatch.setenv("AUDIOMNIST_URL", address)
+    fetch(CLIPS[:2], root, progress=False)
+    check_holds(root, CLIPS[:2], corpus)
+
+
+def test_fetches_no_more_from_a_local_path(root, corpus, address, monkeypatch, tmp_path):
+    monkeypatch.setenv("GIT_TRACE2_EVENT", str(tmp_path / "trace"))
+    fetch(CLIPS[:2], root, address.removeprefix("file://"), progress=False)
+    check_holds(root, CLIPS[:2], corpus)
+    assert len([command for command in git_starts(tmp_path / "trace") if "fetch" in command]) == 1
+
+
+def test_works_with_a_server_that_cannot_leave_the_clips_out(root, corpus, monkeypatch):
+    monkeypatch.setattr(download, "GROUP_FILES", 2)
+    fetch(CLIPS[:5], root, str(corpus / ".git"), progress=False)
+    check_holds(root, CLIPS[:5], corpus)
+
+
+def test_tries_a_group_again(root, corpus, address, monkeypatch):
+    run_git = download._git
+    attempts = []
+
+    def fail_once(arguments, seconds, problem, clone=None):
+        if arguments[0] == "read-tree":
+            attempts.append(arguments)
+            if len(attempts) == 1:
+                (clone / ".git/index.lock").touch()  # as git leaves it when it is killed
+                raise DownloadError("the line broke")
+        return run_git(arguments, seconds, problem, clone)
+
+    monkeypatch.setattr(download, "_git", fail_once)
+    fetch(CLIPS, root, address, progress=False)
+    check_holds(root, CLIPS, corpus)
+    assert len(attempts) == 2
+
+
+def test_works_when_called_from_a_git_hook(root, corpus, address, monkeypatch, tmp_path):
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "elsewhere/index"))
+    fetch(CLIPS[:2], root, address, progress=False)
+    check_holds(root, CLIPS[:2], corpus)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def start_fetch(root: Path, address: str, before: str = "") -> subprocess.Popen:
+    """Fetch all clips in a process of its own, with groups of two files."""
+    script = f"""
+import os, time
+from pathlib import Path
+from types import SimpleNamespace
+from common import download
+download.GROUP_FILES = 2
+{textwrap.dedent(before)}
+clips = [SimpleNamespace(speaker=s, digit=d, repetition=r) for s in ("01", "02") for d in range(3) for r in range(4)]
+download.fetch(clips, Path({str(root)!r}), {address!r}, progress=False)
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(download.__file__).parents[1])}
+    return subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=True)
+
+
+def wait_for(condition, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_goes_on_after_being_killed(root, corpus, address):
+    slowly = """
+        move_in = download._move_in
+        def slow(*arguments):
+            move_in(*arguments)
+            time.sleep(0.3)
+        download._move_in = slow
+        """
+    process = start_fetch(root, address, slowly)
+    wait_for(lambda: len(list(root.glob("data/*/*.wav"))) >= 4)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = list(root.glob("data/*/*.wav"))
+    assert 0 < len(kept) < len(CLIPS)
+    for path in kept:
+        assert path.read_bytes() == (corpus / path.relative_to(root)).read_bytes()
+    assert list(root.glob(".AudioMNIST.*.partial"))
+    assert fetch(CLIPS, root, address, progress=False) == len(CLIPS) - len(kept)
+    check_holds(root, CLIPS, corpus)
+
+
+def test_two_processes_fetch_at_once(root, corpus, address):
+    processes = [start_fetch(root, address) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    check_holds(root, CLIPS, corpus)
+
+
+def test_leaves_the_clone_of_a_running_process_alone(root, address):
+    root.mkdir()
+    theirs = root / f"{download.STAGING_PREFIX}{os.getppid()}.partial"
+    ours = root / f"{download.STAGING_PREFIX}{os.getpid()}.partial"
+    elsewhere = root / ".AudioMNIST.another-machine.999999.partial"
+    for staging in (theirs, ours, elsewhere):
+        staging.mkdir()
+    fetch(CLIPS[:1], root, address, progress=False)
+    assert theirs.is_dir() and elsewhere.is_dir()
+    assert not ours.exists()
+
+
+def test_names_what_the_repository_lacks(root, address):
+    message = error_of([*CLIPS[:3], Clip("01", 9, 0), Clip("60", 0, 0)], root, address)
+    assert "lacks 2 of the 6 files" in message
+    assert "data/01/9_01_0.wav" in message
+    assert files_in(root) == set()
+    assert not is_managed(root)
+
+
+@pytest.mark.parametrize("clip", [Clip("../../x", 0, 0), Clip("1", 0, 0), Clip("01", "*", 0), Clip("01", 0, "0\n")])
+def test_refuses_a_name_that_is_no_clip(root, address, clip):
+    assert "not named like" in error_of([clip], root, address)
+    assert not root.exists()
+
+
+def test_keeps_the_whole_clips_beside_a_damaged_one(root, corpus, tmp_path):
+    broken = tmp_path / "corpus"
+    write_corpus(broken)
+    (broken / CLIPS[1].path).write_bytes(b"RIFF is all there is of it")
+    soundfile.write(broken / CLIPS[2].path, np.zeros(0), 48000, subtype="PCM_16")
+    (broken / CLIPS[3].path).write_bytes(b"")
+    soundfile.write(broken / CLIPS[4].path, tone(300), 48000, format="FLAC")
+    soundfile.write(broken / CLIPS[5].path, np.zeros(download.MAX_FILE_BYTES), 48000, subtype="PCM_16")
+    message = error_of(CLIPS[:8], root, serve(broken, tmp_path / "broken.git"))
+    assert CLIPS[1].path in message
+    assert "5 such" in message
+    check_holds(root, [CLIPS[0], *CLIPS[6:8]], broken)
+
+
+def test_leaves_the_audio_as_it_was_stored(root, tmp_path):
+    """Line ends and filters that the repository asks for, and that the user's settings know, change nothing."""
+    altered = tmp_path / "corpus"
+    write_corpus(altered)
+    (altered / ".gitattributes").write_text("*.wav text eol=crlf filter=spy ident\n")
+    address = serve(altered, tmp_path / "altered.git")
+    with (tmp_path / "gitconfig").open("a") as settings:
+        settings.write(f'[filter "spy"]\n\tsmudge = touch {tmp_path / "spied"} && cat\n')
+    fetch(CLIPS[:2], root, address, progress=False)
+    stored = subprocess.run(["git", "show", f"HEAD:{CLIPS[0].path}"], cwd=altered, capture_output=True, check=True)
+    assert (root / CLIPS[0].path).read_bytes() == stored.stdout
+    assert not (tmp_path / "spied").exists()
+
+
+def test_runs_no_hook_of_the_user(root, corpus, address, tmp_path):
+    hooks = tmp_path / "template/hooks"
+    hooks.mkdir(parents=True)
+    for name in ("post-index-change", "reference-transaction", "post-checkout"):
+        (hooks / name).write_text(f"#!/bin/sh\ntouch '{tmp_path}/hooked'\n")
+        (hooks / name).chmod(0o755)
+    with (tmp_path / "gitconfig").open("a") as settings:
+        settings.write(f"[init]\n\ttemplateDir = {hooks.parent}\n[core]\n\thooksPath = {hooks}\n")
+    git(tmp_path, "init", "--quiet", "control")
+    git(tmp_path / "control", "commit", "--quiet", "--allow-empty", "--message=control")
+    assert (tmp_path / "hooked").exists()  # or the rest would show nothing
+    (tmp_path / "hooked").unlink()
+    fetch(CLIPS[:2], root, address, progress=False)
+    check_holds(root, CLIPS[:2], corpus)
+    assert not (tmp_path / "hooked").exists()
+
+
+def test_refuses_a_link(root, tmp_path):
+    outside = tmp_path / "outside.wav"
+    soundfile.write(outside, tone(300), 48000)
+    linked = tmp_path / "corpus"
+    write_corpus(linked)
+    (linked / CLIPS[1].path).unlink()
+    (linked / CLIPS[1].path).symlink_to(outside)
+    before = outside.read_bytes()
+    message = error_of(CLIPS[:3], root, serve(linked, tmp_path / "linked.git"))
+    assert CLIPS[1].path in message and "link" in message
+    assert files_in(root) == set()
+    assert outside.read_bytes() == before
+
+
+def test_refuses_a_linked_folder(root, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    linked = tmp_path / "corpus"
+    write_corpus(linked)
+    (linked / "data/01").rename(linked / "elsewhere")
+    (linked / "data/01").symlink_to(outside)
+    assert CLIPS[0].path in error_of(CLIPS[:3], root, serve(linked, tmp_path / "linked.git"))
+    assert files_in(root) == set()
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", ["MAX_ENTRIES", "MAX_LISTING_BYTES"])
+def test_refuses_a_repository_of_too_many_files(root, address, monkeypatch, limit):
+    monkeypatch.setattr(download, limit, 10)
+    assert "lists more than" in error_of(CLIPS[:1], root, address)
+    assert files_in(root) == set()
+
+
+def test_stops_reading_a_listing_without_end(root, corpus, tmp_path):
+    """Thirty folders in one another, each naming the next one twice, list a billion files in a few kilobytes."""
+    bomb = tmp_path / "bomb"
+    bomb.mkdir()
+    git(bomb, "init", "--quiet")
+
+    def store(*arguments: str, given: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=bomb, input=given, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    tree = store("mktree", given=f"100644 blob {store('hash-object', '-w', '--stdin', given='boom')}\tfile\n")
+    for _ in range(30):
+        tree = store("mktree", given=f"040000 tree {tree}\ta\n040000 tree {tree}\tb\n")
+    git(bomb, "update-ref", "HEAD", store_commit(bomb, tree))
+    started = time.monotonic()
+    assert "lists more than" in error_of(CLIPS[:1], root, bomb.as_uri())
+    assert time.monotonic() - started < 20
+
+
+def store_commit(folder: Path, tree: str) -> str:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    command = ["git", *identity, "commit-tree", tree, "-m", "bomb"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_says_that_git_is_absent(root, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    message = error_of(CLIPS[:1], root)
+    assert "install git" in message and "--data-dir" in message
+
+
+def test_gives_up_on_a_server_that_never_answers(root, monkeypatch):
+    monkeypatch.setattr(download, "REACH_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        started = time.monotonic()
+        message = error_of(CLIPS[:1], root, f"http://127.0.0.1:{port}/AudioMNIST")
+        assert time.monotonic() - started < 8
+        assert "no answer within 1 seconds" in message
+        check_closed(server.accept()[0])
+    assert files_in(root) == set()
+
+
+def test_an_interrupt_stops_git_as_well(root):
+    # A shell that runs the tests in the background may have told its children to ignore interrupts.
+    heed = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.stderr.close()"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        process = start_fetch(root, f"http://127.0.0.1:{server.getsockname()[1]}/AudioMNIST", heed)
+        connection = server.accept()[0]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) != 0
+        check_closed(connection)
+    assert list(root.glob(".AudioMNIST.*.partial")) == []
+
+
+def test_names_a_refused_connection(root):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    message = error_of(CLIPS[:1], root, f"http://user:secret@127.0.0.1:{port}/AudioMNIST")
+    assert "could not reach" in message and f"port {port}" in message
+    assert "--data-dir" in message and "proxy" in message
+    assert "secret" not in message
+
+
+def test_names_an_unusable_proxy(root, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert "127.0.0.1 port 9" in error_of(CLIPS[:1], root, "http://audiomnist.invalid/AudioMNIST")
+
+
+@pytest.mark.parametrize("address", ["ext::touch ran", "--upload-pack=touch ran", "/nowhere/AudioMNIST"])
+def test_refuses_an_address_that_is_none(root, monkeypatch, tmp_path, address):
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "gitconfig").open("a") as settings:
+        settings.write("[protocol]\n\tallow = always\n")
+    assert "could not reach" in error_of(CLIPS[:1], root, address)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_names_an_empty_repository(root, tmp_path):
+    git(tmp_path, "init", "--quiet", "--bare", "empty.git")
+    assert "no git repository with files" in error_of(CLIPS[:1], root, str(tmp_path / "empty.git"))
+
+
+@pytest.fixture
+def web_server():
+    """A web server that answers every request with one status, and a page that is no repository."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(self.server.status)
+            if self.server.status == 401:
+                self.send_header("WWW-Authenticate", 'Basic realm="corpus"')
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>Please accept our terms</html>")
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_asks_for_no_password(root, web_server, monkeypatch, tmp_path):
+    program = tmp_path / "ask"
+    program.write_text(f"#!/bin/sh\ntouch '{tmp_path}/asked'\necho answer\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("GIT_ASKPASS", str(program))
+    monkeypatch.setenv("SSH_ASKPASS", str(program))
+    with (tmp_path / "gitconfig").open("a") as settings:
+        settings.write(f'[credential "http://127.0.0.1:{web_server.server_port}"]\n\thelper = {program}\n')
+    web_server.status = 401
+    message = error_of(CLIPS[:1], root, f"http://127.0.0.1:{web_server.server_port}/AudioMNIST")
+    assert "prompts disabled" in message
+    assert not (tmp_path / "asked").exists()
+
+
+def test_names_a_page_that_is_no_repository(root, web_server):
+    web_server.status = 200
+    message = error_of(CLIPS[:1], root, f"http://127.0.0.1:{web_server.server_port}/AudioMNIST")
+    assert "no git repository" in message
+
+
+def test_reports_a_full_disk(root, address, monkeypatch):
+    replace = os.replace
+
+    def full(source, target, **options):
+        if str(target).endswith(".wav"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target, **options)
+
+    monkeypatch.setattr(os, "replace", full)
+    message = error_of(CLIPS[:2], root, address)
+    assert "No space left on device" in message and str(root) in message
+    assert list(root.glob(".AudioMNIST.*.partial")) == []
+
+
+def test_reports_a_place_that_cannot_be_written(address, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert "could not fetch the clips into" in error_of(CLIPS[:1], tmp_path / "file", address)
