@@ -32,4 +32,4 @@ def main(args: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, task_parser(__doc__, "task1_supervised", epochs=50, lr=3e-3))
+    run(main, task_parser(__doc__, "task1_supervised", epochs=50, lr=4e-3))

@@ -1,7 +1,7 @@
 """Fetch the AudioMNIST clips a run needs, and no others, from the corpus's git repository.
 
 A shallow, blob-less clone brings only the list of files; the clips then come in groups, one request each. They arrive
-in a temporary clone inside the destination, are checked there and are renamed into place one by one. A clip in the
+in a temporary clone beside the destination, are checked there and are renamed into place one by one. A clip in the
 destination is therefore always whole, a broken-off download costs one group at most, and the next call goes on from it.
 
 The repository counts as untrusted: no hook, filter or link of it takes effect and only files named like clips are kept.
@@ -89,7 +89,7 @@ def is_managed(root: Path) -> bool:
 
 def fetch(clips: Iterable, root: Path, address: str | None = None, progress: bool = True) -> int:
     """Fetch those of `clips` (speaker, digit, repetition) that `root` lacks; return how many there were."""
-    root = Path(root).absolute()
+    root = Path(root).resolve()
     try:
         missing = _missing(clips, root)
         if missing:
@@ -117,35 +117,35 @@ def _fetch(missing: list[str], root: Path, address: str, progress: bool) -> None
         raise DownloadError("git was not found: install git, or download AudioMNIST by hand and pass --data-dir")
     if Path(address).exists():
         address = Path(address).resolve().as_uri()  # from a bare path git would copy the whole history, clips and all
-    root.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(root)
-    # Inside `root`, not next to it, because `root` may be a mount point and renaming needs one file system.
-    staging = root / f"{STAGING_PREFIX}{os.getpid()}.partial"
-    staging.mkdir()
+    root.parent.mkdir(parents=True, exist_ok=True)
+    # Beside `root`, so that `root` appears with the first clips and not before; but clips are renamed into place, which
+    # must not cross from one file system to another.
+    place = root if root.is_mount() or not os.access(root.parent, os.W_OK) else root.parent
+    _remove_abandoned(place)
+    staging = place / f"{STAGING_PREFIX}{os.getpid()}.partial"
+    staging.mkdir(parents=True)
     try:
         clone = _clone(address, staging)
         _check_listing(clone, missing, address)
-        origin = f"Downloaded from {_without_password(address)}; may hold only the clips that runs needed so far.\n"
-        (staging / MARKER).write_text(origin, encoding="utf-8")
-        (staging / MARKER).replace(root / MARKER)
         clips = _count_clips(missing)
         with tqdm(total=clips, desc="AudioMNIST", unit="clip", file=sys.stderr, disable=not progress) as bar:
             for start in range(0, len(missing), GROUP_FILES):
                 group = missing[start : start + GROUP_FILES]
                 _check_out(clone, group, address)
+                _mark(root, staging, address)
                 _move_in(clone, group, root, address)
                 bar.update(_count_clips(group))
     finally:
-        _remove_abandoned(root)  # ours, and once more others: a killed process's git may have written on for a moment
+        _remove_abandoned(place)  # ours, and once more others: a killed process's git may have written on for a moment
 
 
 def _without_password(text: str) -> str:
     return re.sub(r"://[^/@\s]*@", "://", text)
 
 
-def _remove_abandoned(root: Path) -> None:
+def _remove_abandoned(place: Path) -> None:
     """Remove the temporary clones of processes that were killed before they could do it themselves."""
-    for staging in root.glob(f"{STAGING_PREFIX}*.partial"):
+    for staging in place.glob(f"{STAGING_PREFIX}*.partial"):
         process_id = staging.name.removeprefix(STAGING_PREFIX).removesuffix(".partial")
         # A clone under our own id, before and after the work, is an earlier process's: containers reuse low numbers.
         if process_id.isdecimal() and (int(process_id) == os.getpid() or not _is_running(int(process_id))):
@@ -223,6 +223,13 @@ def _move_in(clone: Path, group: list[str], root: Path, address: str) -> None:
             (clone / path).replace(root / path)
     if bad:
         raise DownloadError(f"{bad[0]} in {address} is damaged ({len(bad)} such in {len(group)} files): {WAY_OUT}")
+
+
+def _mark(root: Path, staging: Path, address: str) -> None:
+    origin = f"Downloaded from {_without_password(address)}; may hold only the clips that runs needed so far.\n"
+    (staging / MARKER).write_text(origin, encoding="utf-8")
+    root.mkdir(exist_ok=True)
+    (staging / MARKER).replace(root / MARKER)
 
 
 def _is_sound(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """The two encoders: 2-layer CNNs, 32 -> 64 channels, 128-dim embeddings, 68,224 parameters together.
 
-Both follow the same plan. The first layer looks at short stretches of the signal, the second at a fifth of a second
-or more, and the pooling keeps for every channel how strong it was on average and at its strongest moment.
+Both follow the same plan. The first layer looks at 16 to 45 ms of the signal, the second at a fifth of a second, and
+the pooling keeps for every channel how strong it was on average and at its strongest moment.
 
 Axes: B batch, N samples, F mel bands, T frames, C channels, D embedding.
 """
@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.cache import SAMPLE_RATE
+from common.features import POWER_FLOOR, unit_power
+
 EMBEDDING_DIM = 128
 
 
@@ -17,24 +20,25 @@ class Encoder1D(nn.Module):
     """Waveform encoder: a learned filterbank with log energies, then a dilated convolution over its frames.
 
     Shape:
-        wave: [B, N] or [B, 1, N] samples at 16 kHz in [-1, 1]. Returns [B, 128].
+        wave: [B, N] or [B, 1, N] samples at 16 kHz, of any scale. Returns [B, 128].
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # 16 ms filters every 5 ms: as long as a pitch period of a low voice, so single harmonics can be told apart.
-        self.filterbank = nn.Conv1d(1, 32, kernel_size=256, stride=80, padding=128, bias=False)
+        self.filterbank = nn.Conv1d(1, 32, kernel_size=256, stride=40, padding=128, bias=False)
+        with torch.no_grad():
+            self.filterbank.weight.copy_(gabor_filters(32, 256).unsqueeze(1))
         self.norm1 = nn.BatchNorm1d(32)
         self.conv = nn.Conv1d(32, 64, kernel_size=5, dilation=4, padding=8, bias=False)
         self.norm2 = nn.BatchNorm1d(64)
         self.project = nn.Linear(2 * 64, EMBEDDING_DIM)
 
     def forward(self, wave: Tensor) -> Tensor:
-        x = wave if wave.ndim == 3 else wave.unsqueeze(1)  # [B, 1, N]
-        # Energy in decibel-like units: what the ear hears, and loudness becomes an offset.
-        x = F.avg_pool1d(self.filterbank(x).square(), 2)  # [B, 32, T]
-        x = self.norm1(torch.log(x + 1e-5))
-        x = F.relu(self.norm2(self.conv(x)))  # [B, 64, T]
+        x = unit_power(wave if wave.ndim == 3 else wave.unsqueeze(1))  # [B, 1, N]
+        x = self.filterbank(x)  # [B, 32, 400 per second]
+        # Log energies of 20 ms every 10 ms: what is said lies in them, and loudness becomes an offset.
+        x = torch.log(F.avg_pool1d(x.square(), 8, stride=4) + POWER_FLOOR)  # [B, 32, T]
+        x = F.relu(self.norm2(self.conv(self.norm1(x))))  # [B, 64, T]
         return self.project(mean_and_max(x))  # [B, D]
 
 
@@ -64,3 +68,27 @@ class Encoder2D(nn.Module):
 def mean_and_max(x: Tensor) -> Tensor:
     """Pool frames by their mean and their maximum: [B, C, T] -> [B, 2C]."""
     return torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1)
+
+
+def gabor_filters(count: int, size: int, low: float = 80.0, high: float = 7600.0) -> Tensor:
+    """Sinusoids under Gaussian windows, spaced on the mel scale: [count, size], each of mean 0 and norm 1.
+
+    A filterbank that starts here learns in few clips what a random one needs many for. The windows get shorter as
+    the bands get wider, as far as ``size`` allows.
+
+    Args:
+        low, high: centre frequencies lie between these, Hz.
+
+    Source:
+        Zeghidour et al., "LEAF", arXiv:2101.08596, for Gabor filters as a learnable front end.
+    """
+    mel_low, mel_high = (2595 * torch.log10(1 + torch.tensor(f) / 700) for f in (low, high))
+    edges = 700 * (10 ** (torch.linspace(mel_low, mel_high, count + 2) / 2595) - 1)  # [count + 2], Hz
+    centre, bandwidth = edges[1:-1], (edges[2:] - edges[:-2]) / 2  # [count]
+    deviation = (1 / (torch.pi * bandwidth)).clamp(max=size / SAMPLE_RATE / 5)  # of the windows, seconds
+    time = (torch.arange(size) - (size - 1) / 2) / SAMPLE_RATE  # [size], seconds
+    phase = torch.pi / 2 * torch.arange(count)  # neighbours a quarter period apart, so that they do not move as one
+    carrier = torch.cos(2 * torch.pi * centre.unsqueeze(1) * time + phase.unsqueeze(1))
+    filters = carrier * torch.exp(-0.5 * (time / deviation.unsqueeze(1)) ** 2)
+    filters = filters - filters.mean(dim=1, keepdim=True)
+    return filters / filters.norm(dim=1, keepdim=True)

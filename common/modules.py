@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.augmentation import random_channel, random_masks, random_rates, random_shifts, warp
 from common.data import Batch
 from common.encoders import EMBEDDING_DIM, Encoder1D, Encoder2D
-from common.features import LogMel, augment_spectrogram, augment_waveform, to_float
+from common.features import LogMel, to_float
 from common.losses import info_nce
 
 DIGITS = 10
@@ -19,7 +20,7 @@ ENCODERS = {"1d": Encoder1D, "2d": Encoder2D}
 class Embedder(nn.Module):
     """Encoders with their front ends: cached waveforms in, one embedding per format out.
 
-    In training mode each format gets its own random augmentation of the clip; in eval mode none does.
+    In training mode the clip is augmented, except for its speed independently for each format; in eval mode it is not.
 
     Shape:
         wave: [B, N] int16 at 16 kHz. Returns {format: [B, 128]} for the formats given, "1d" and/or "2d".
@@ -29,21 +30,23 @@ class Embedder(nn.Module):
         super().__init__()
         self.encoders = nn.ModuleDict({name: ENCODERS[name]() for name in formats})
         self.log_mel = LogMel()
-        self.augment_waveform = augment in ("waveform", "both")
-        self.augment_spectrogram = augment in ("spectrogram", "both")
+        self.augments_waveform = augment in ("waveform", "both")
+        self.augments_spectrogram = augment in ("spectrogram", "both")
 
     def forward(self, wave: Tensor) -> dict[str, Tensor]:
-        return {name: encoder(self._view(wave, name)) for name, encoder in self.encoders.items()}
+        wave = to_float(wave)
+        rates = random_rates(wave)
+        return {name: encoder(self._view(wave, rates, name)) for name, encoder in self.encoders.items()}
 
-    def _view(self, wave: Tensor, name: str) -> Tensor:
-        x = to_float(wave)
-        if self.training and self.augment_waveform:
-            x = augment_waveform(x)
-        if name == "2d":
-            x = self.log_mel(x)  # [B, F, T]
-            if self.training and self.augment_spectrogram:
-                x = augment_spectrogram(x)
-        return x
+    def _view(self, wave: Tensor, rates: Tensor, name: str) -> Tensor:
+        if self.training and self.augments_waveform:
+            # One speed for both formats: it shifts pitch and formants, and to match a clip with itself at another
+            # speed would be to learn that these do not matter. They are what voices differ in.
+            wave = random_channel(warp(wave, rates, random_shifts(wave)))
+        if name == "1d":
+            return wave
+        log_mel = self.log_mel(wave)  # [B, F, T]
+        return random_masks(log_mel) if self.training and self.augments_spectrogram else log_mel
 
     def copy_weights(self, other: "Embedder") -> None:
         """Take over the weights and statistics that ``other`` has for this one's formats; nothing is shared."""
@@ -66,7 +69,7 @@ class DigitClassifier(pl.LightningModule):
         lr: peak learning rate of the head, and of the encoders unless they have their own.
         encoder_lr: peak learning rate of encoders that are fine-tuned.
         frozen: train the head alone.
-        augment: see common.features.AUGMENTATIONS.
+        augment: see common.augmentation.KINDS.
     """
 
     def __init__(
@@ -162,8 +165,8 @@ def one_cycle(module: pl.LightningModule, groups: list[dict]) -> dict:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in groups],
-        # One step past the end, since OneCycleLR refuses fewer than two and Lightning may count one.
-        total_steps=int(module.trainer.estimated_stepping_batches) + 1,
+        # OneCycleLR refuses fewer than two steps.
+        total_steps=max(2, int(module.trainer.estimated_stepping_batches)),
         pct_start=0.2,
     )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -103,7 +103,11 @@ def check_holds(root: Path, clips: list[Clip], corpus: Path) -> None:
     assert files_in(root) == {clip.path for clip in clips} | {METADATA, "DOWNLOADED.txt"}
     for path in [METADATA, *(clip.path for clip in clips)]:
         assert (root / path).read_bytes() == (corpus / path).read_bytes()
-    assert [path.name for path in root.iterdir() if path.name.endswith(".partial")] == []
+    assert temporary_clones(root) == []
+
+
+def temporary_clones(root: Path) -> list[Path]:
+    return [*root.parent.glob(".AudioMNIST.*.partial"), *root.glob(".AudioMNIST.*.partial")]
 
 
 def error_of(*arguments, **options) -> str:
@@ -277,7 +281,7 @@ def test_goes_on_after_being_killed(root, corpus, address):
     assert 0 < len(kept) < len(CLIPS)
     for path in kept:
         assert path.read_bytes() == (corpus / path.relative_to(root)).read_bytes()
-    assert list(root.glob(".AudioMNIST.*.partial"))
+    assert temporary_clones(root)
     assert fetch(CLIPS, root, address, progress=False) == len(CLIPS) - len(kept)
     check_holds(root, CLIPS, corpus)
 
@@ -288,11 +292,38 @@ def test_two_processes_fetch_at_once(root, corpus, address):
     check_holds(root, CLIPS, corpus)
 
 
-def test_leaves_the_clone_of_a_running_process_alone(root, address):
+@pytest.mark.parametrize("parent_is_writable", [True, False])
+def test_works_beside_the_destination_or_else_in_it(root, corpus, address, monkeypatch, parent_is_writable):
     root.mkdir()
-    theirs = root / f"{download.STAGING_PREFIX}{os.getppid()}.partial"
-    ours = root / f"{download.STAGING_PREFIX}{os.getpid()}.partial"
-    elsewhere = root / ".AudioMNIST.another-machine.999999.partial"
+    places = []
+    clone = download._clone
+    monkeypatch.setattr(os, "access", lambda path, mode: parent_is_writable)
+    monkeypatch.setattr(download.shutil, "which", lambda name: name)  # it asks `os.access` as well
+    monkeypatch.setattr(download, "_clone", lambda *given: places.append(given[1].parent) or clone(*given))
+    fetch(CLIPS[:2], root, address, progress=False)
+    assert places == [root.parent if parent_is_writable else root]
+    check_holds(root, CLIPS[:2], corpus)
+
+
+def test_leaves_nothing_when_the_first_clips_fail(root, address, monkeypatch):
+    """A folder without clips would look like the user's own, and that is not downloaded into."""
+    run_git = download._git
+
+    def fail(arguments, *others):
+        if arguments[0] == "read-tree":
+            raise DownloadError("the line broke")
+        return run_git(arguments, *others)
+
+    monkeypatch.setattr(download, "_git", fail)
+    assert "the line broke" in error_of(CLIPS[:2], root, address)
+    assert not root.exists()
+    assert temporary_clones(root) == []
+
+
+def test_leaves_the_clone_of_a_running_process_alone(root, address):
+    theirs = root.parent / f"{download.STAGING_PREFIX}{os.getppid()}.partial"
+    ours = root.parent / f"{download.STAGING_PREFIX}{os.getpid()}.partial"
+    elsewhere = root.parent / ".AudioMNIST.another-machine.999999.partial"
     for staging in (theirs, ours, elsewhere):
         staging.mkdir()
     fetch(CLIPS[:1], root, address, progress=False)
@@ -304,8 +335,7 @@ def test_names_what_the_repository_lacks(root, address):
     message = error_of([*CLIPS[:3], Clip("01", 9, 0), Clip("60", 0, 0)], root, address)
     assert "lacks 2 of the 6 files" in message
     assert "data/01/9_01_0.wav" in message
-    assert files_in(root) == set()
-    assert not is_managed(root)
+    assert not root.exists()
 
 
 @pytest.mark.parametrize("clip", [Clip("../../x", 0, 0), Clip("1", 0, 0), Clip("01", "*", 0), Clip("01", 0, "0\n")])
@@ -369,7 +399,7 @@ def test_refuses_a_link(root, tmp_path):
     before = outside.read_bytes()
     message = error_of(CLIPS[:3], root, serve(linked, tmp_path / "linked.git"))
     assert CLIPS[1].path in message and "link" in message
-    assert files_in(root) == set()
+    assert not root.exists()
     assert outside.read_bytes() == before
 
 
@@ -381,7 +411,7 @@ def test_refuses_a_linked_folder(root, tmp_path):
     (linked / "data/01").rename(linked / "elsewhere")
     (linked / "data/01").symlink_to(outside)
     assert CLIPS[0].path in error_of(CLIPS[:3], root, serve(linked, tmp_path / "linked.git"))
-    assert files_in(root) == set()
+    assert not root.exists()
     assert list(outside.iterdir()) == []
 
 
@@ -389,7 +419,7 @@ def test_refuses_a_linked_folder(root, tmp_path):
 def test_refuses_a_repository_of_too_many_files(root, address, monkeypatch, limit):
     monkeypatch.setattr(download, limit, 10)
     assert "lists more than" in error_of(CLIPS[:1], root, address)
-    assert files_in(root) == set()
+    assert not root.exists()
 
 
 def test_stops_reading_a_listing_without_end(root, corpus, tmp_path):
@@ -432,7 +462,7 @@ def test_gives_up_on_a_server_that_never_answers(root, monkeypatch):
         assert time.monotonic() - started < 8
         assert "no answer within 1 seconds" in message
         check_closed(server.accept()[0])
-    assert files_in(root) == set()
+    assert not root.exists()
 
 
 def test_an_interrupt_stops_git_as_well(root):
@@ -445,7 +475,7 @@ def test_an_interrupt_stops_git_as_well(root):
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) != 0
         check_closed(connection)
-    assert list(root.glob(".AudioMNIST.*.partial")) == []
+    assert temporary_clones(root) == []
 
 
 def test_names_a_refused_connection(root):
@@ -530,7 +560,7 @@ def test_reports_a_full_disk(root, address, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     message = error_of(CLIPS[:2], root, address)
     assert "No space left on device" in message and str(root) in message
-    assert list(root.glob(".AudioMNIST.*.partial")) == []
+    assert temporary_clones(root) == []
 
 
 def test_reports_a_place_that_cannot_be_written(address, tmp_path):

@@ -1,0 +1,105 @@
+"""Random changes that leave the word as it was, for whole batches on any device.
+
+Everything draws from torch's global random numbers, so a seeded run repeats it. Axes: B batch, N samples, F mel bands,
+T frames, K frequency bins of a clip's spectrum (N // 2 + 1).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from common.cache import SAMPLE_RATE
+
+KINDS = ("none", "waveform", "spectrogram", "both")
+
+MAX_SPEED = 0.1  # up to 10% faster or slower
+MAX_SHIFT = SAMPLE_RATE // 10  # samples: 100 ms
+EQUALISER_DB = 3.0  # standard deviation of each of the curve's components
+EQUALISER_COMPONENTS = 5
+NOISE_SHARE = 0.5  # of the clips get noise
+NOISE_SNR_DB = (0.0, 40.0)
+NOISE_SLOPE = (-1.2, 0.3)  # exponent of amplitude over frequency: from traffic (-1.2) over white (0) to hiss
+MASKS, MASK_BANDS, MASK_FRAMES = 2, 8, 12
+
+
+def random_rates(wave: Tensor, max_change: float = MAX_SPEED) -> Tensor:
+    """A playing speed for each clip: [B, 1], log-uniform from 1 / (1 + max_change) to 1 + max_change."""
+    return torch.exp(_uniform(wave, -1, 1) * math.log1p(max_change))
+
+
+def random_shifts(wave: Tensor, max_shift: int = MAX_SHIFT) -> Tensor:
+    """A delay in samples for each clip: [B, 1], uniform from -max_shift to max_shift."""
+    return _uniform(wave, -max_shift, max_shift)
+
+
+def warp(wave: Tensor, rate: Tensor, shift: Tensor) -> Tensor:
+    """Play each clip ``rate`` times as fast about its middle, and ``shift`` samples later: [B, N] -> [B, N].
+
+    Pitch and formants move with the speed. Samples are interpolated linearly; past its ends a clip keeps its outermost
+    samples, which are zeros or the quiet around the word.
+    """
+    size = wave.shape[1]
+    middle = (size - 1) / 2
+    steps = torch.arange(size, dtype=wave.dtype, device=wave.device) - middle
+    place = torch.addcmul(middle - shift * rate, steps, rate).clamp_(0, size - 1.001)  # [B, N]
+    left = place.long()
+    place -= left
+    return torch.lerp(wave.gather(1, left), wave.gather(1, left + 1), place)
+
+
+def random_channel(wave: Tensor, equaliser_db: float = EQUALISER_DB, noise_share: float = NOISE_SHARE) -> Tensor:
+    """Record each clip with another microphone in another room: [B, N] -> [B, N].
+
+    Multiplies the spectrum by a smooth random curve and adds coloured noise to a share of the clips. Both happen
+    between one Fourier transform and its inverse, which cost more than the rest.
+    """
+    spectrum = torch.fft.rfft(wave)  # [B, K]
+    spectrum = spectrum * random_equaliser(spectrum, equaliser_db)
+    spectrum = spectrum + random_noise(spectrum, noise_share)
+    return torch.fft.irfft(spectrum, n=wave.shape[1])
+
+
+def random_equaliser(spectrum: Tensor, standard_deviation_db: float) -> Tensor:
+    """Smooth random gains [B, K]: cosines over the mel scale, the slower the stronger."""
+    frequency = torch.linspace(0, SAMPLE_RATE / 2, spectrum.shape[1], device=spectrum.device)  # [K], Hz
+    mel = torch.log1p(frequency / 700) / math.log1p(SAMPLE_RATE / 2 / 700)  # 0 to 1
+    order = torch.arange(1, EQUALISER_COMPONENTS + 1, device=spectrum.device).unsqueeze(1)
+    curves = torch.cos(math.pi * order * mel) / order.sqrt()  # [components, K]
+    amount = torch.randn(len(spectrum), EQUALISER_COMPONENTS, device=spectrum.device) * standard_deviation_db
+    return 10 ** (amount @ curves / 20)
+
+
+def random_noise(spectrum: Tensor, share: float, snr_db: tuple[float, float] = NOISE_SNR_DB) -> Tensor:
+    """The spectrum [B, K] of coloured noise at a signal-to-noise ratio drawn from ``snr_db``; 0 for the other clips."""
+    bins = spectrum.shape[1]
+    frequency = torch.linspace(0, SAMPLE_RATE / 2, bins, device=spectrum.device).clamp(min=50)  # [K], Hz
+    color = (frequency / 1000) ** _uniform(spectrum, *NOISE_SLOPE)  # [B, K]
+    noise = torch.randn(len(spectrum), bins, dtype=spectrum.dtype, device=spectrum.device) * color
+    signal_power = spectrum.abs().square().sum(dim=1, keepdim=True)
+    ratio = 10 ** (_uniform(spectrum, *snr_db) / 10)
+    level = (signal_power / ratio / noise.abs().square().sum(dim=1, keepdim=True)).sqrt()  # [B, 1]
+    chosen = torch.rand(len(spectrum), 1, device=spectrum.device) < share
+    return noise * level * chosen
+
+
+def random_masks(log_mel: Tensor) -> Tensor:
+    """SpecAugment (Park et al., arXiv:1904.08779): hide two stretches of bands and two of frames: [B, F, T]."""
+    for _ in range(MASKS):
+        log_mel = random_mask(log_mel, dim=1, max_width=MASK_BANDS)
+        log_mel = random_mask(log_mel, dim=2, max_width=MASK_FRAMES)
+    return log_mel
+
+
+def random_mask(log_mel: Tensor, dim: int, max_width: int) -> Tensor:
+    """Set 0 to ``max_width`` neighbouring bands (dim 1) or frames (dim 2) of each clip to 0, the clip's mean."""
+    size, batch = log_mel.shape[dim], len(log_mel)
+    width = torch.randint(0, max_width + 1, (batch, 1), device=log_mel.device)
+    start = (torch.rand(batch, 1, device=log_mel.device) * (size - width + 1)).long()
+    place = torch.arange(size, device=log_mel.device)
+    hidden = (place >= start) & (place < start + width)  # [B, size]
+    return log_mel.masked_fill(hidden.unsqueeze(2 if dim == 1 else 1), 0.0)
+
+
+def _uniform(like: Tensor, low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.rand(len(like), 1, device=like.device)  # [B, 1]
