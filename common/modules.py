@@ -87,7 +87,7 @@ class DigitClassifier(pl.LightningModule):
         self.embedder = Embedder(self.formats, augment)
         self.head = nn.Linear(EMBEDDING_DIM * len(self.formats), DIGITS)
         if frozen:
-            self.embedder.requires_grad_(False)
+            self.embedder.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "DigitClassifier":
         super().train(mode)
@@ -156,7 +156,12 @@ class ContrastiveModel(pl.LightningModule):
 
 def projection_head(out_dim: int = 64) -> nn.Sequential:
     """[B, 128] -> [B, 64]."""
-    return nn.Sequential(nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM), nn.ReLU(), nn.Linear(EMBEDDING_DIM, out_dim))
+    return nn.Sequential(
+        nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM),
+        nn.BatchNorm1d(EMBEDDING_DIM),
+        nn.ReLU(),
+        nn.Linear(EMBEDDING_DIM, out_dim),
+    )
 
 
 def one_cycle(module: pl.LightningModule, groups: list[dict]) -> dict:

@@ -1,0 +1,43 @@
+"""The encoders keep to their contract: two convolutions, 32 -> 64 channels, 128 dimensions, about 69K parameters."""
+
+import pytest
+import torch
+from torch import nn
+
+from common.encoders import Encoder1D, Encoder2D, gabor_filters, mean_and_max
+
+
+def test_two_layers_of_32_and_64_channels_and_69k_parameters_together():
+    total = 0
+    for encoder in (Encoder1D(), Encoder2D()):
+        convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv1d | nn.Conv2d)]
+        assert [(c.in_channels, c.out_channels) for c in convolutions] == [(1, 32), (32, 64)]
+        total += sum(p.numel() for p in encoder.parameters())
+    assert 68_000 <= total <= 70_000
+
+
+@pytest.mark.parametrize(("encoder", "shape"), [(Encoder1D, (16_000,)), (Encoder2D, (64, 101))])
+def test_embeds_with_and_without_a_channel_axis_alike(encoder, shape):
+    model, x = encoder().eval(), torch.randn(3, *shape)
+    z = model(x)
+    assert z.shape == (3, 128)
+    torch.testing.assert_close(model(x.unsqueeze(1)), z)
+
+
+def test_waveform_encoder_hears_neither_gain_nor_offset():
+    model, wave = Encoder1D().eval(), torch.randn(2, 16_000)
+    torch.testing.assert_close(model(0.1 * wave + 0.1), model(wave), rtol=1e-2, atol=1e-2)
+
+
+def test_gabor_filters_answer_to_their_own_band():
+    filters = gabor_filters(32, 256)
+    torch.testing.assert_close(filters.norm(dim=1), torch.ones(32))
+    peaks = torch.fft.rfft(filters, n=16_000).abs().argmax(dim=1)  # one bin per Hz
+    assert (peaks.diff() > 0).all()
+    assert 60 < peaks[0] < 200
+    assert 7000 < peaks[-1] < 7700
+
+
+def test_pooling_keeps_mean_and_maximum():
+    x = torch.tensor([[[1.0, 2.0, 6.0], [0.0, 0.0, -3.0]]])
+    assert mean_and_max(x).tolist() == [[3.0, -1.0, 6.0, 0.0]]
