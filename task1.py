@@ -5,6 +5,7 @@ them on speakers whom they never heard.
 
     python task1.py                          50 epochs on the whole corpus
     python task1.py --ratio 0.01 --epochs 1  a quick look
+    python task1.py --label-ratio 0.05       with few labels, to compare with task 5
 
 Writes task1_supervised/{1d,2d}_checkpoints/best.ckpt, metrics.json and metrics.txt.
 """
@@ -32,4 +33,4 @@ def main(args: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, task_parser(__doc__, "task1_supervised", epochs=50, lr=4e-3))
+    run(main, task_parser(__doc__, "task1_supervised", epochs=50, lr=4e-3, learns_from_labels=True))

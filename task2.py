@@ -7,12 +7,14 @@ encoders is the control: what it reaches owes nothing to training.
 
     python task2.py                          100 epochs on the whole corpus
     python task2.py --ratio 0.01 --epochs 1  a quick look
+    python task2.py --augment none           without augmentation, or with one kind of it
 
 Writes task2_contrastive/checkpoints/best.ckpt, metrics.json and metrics.txt.
 """
 
 from argparse import Namespace
 
+from common.augmentation import KINDS
 from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.evaluate import embed, linear_probe
@@ -23,7 +25,7 @@ from common.training import fit
 
 def main(args: Namespace) -> None:
     data = SpokenDigits(args)
-    model = ContrastiveModel(lr=args.lr)
+    model = ContrastiveModel(args.lr, args.augment)
     run_info = describe_run(args, data, model.embedder.sizes())
     start_output(args.output_dir)
 
@@ -40,4 +42,6 @@ def probe(embedder: Embedder, data: SpokenDigits) -> dict[str, dict]:
 
 
 if __name__ == "__main__":
-    run(main, task_parser(__doc__, "task2_contrastive", epochs=100, lr=3e-3))
+    parser = task_parser(__doc__, "task2_contrastive", epochs=100, lr=3e-3)
+    parser.add_argument("--augment", choices=KINDS, default="both", help="which form of the clips is augmented")
+    run(main, parser)

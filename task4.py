@@ -19,7 +19,7 @@ from common.data import SpokenDigits
 from common.evaluate import embed
 from common.metrics import describe_run, start_output, write_metrics
 from common.plots import draw_det
-from common.speakers import halves, identify, split_by_digit, verify
+from common.speakers import halves, identify, split_by_digit, verify, whiten
 
 
 def main(args: Namespace) -> None:
@@ -28,7 +28,8 @@ def main(args: Namespace) -> None:
     run_info = describe_run(args, data, model.embedder.sizes())
     start_output(args.output_dir)
 
-    test = embed(model.embedder, data.loader("test"))
+    train, test = (embed(model.embedder, data.loader(name)) for name in ("train", "test"))
+    test = whiten(train, test)
     enrolment, query = halves(test, args.seed)
     other_digits = split_by_digit(test)
     results, curves = {}, {}
@@ -36,7 +37,7 @@ def main(args: Namespace) -> None:
         results[name] = identify(enrolment, query, name, args.seed)
         if other_digits:
             results[name] |= identify(*other_digits, name, args.seed, prefix="text_independent")
-        curves[name] = verify(enrolment, query, name)
+        curves[name] = verify(query, name)
         results[name]["eer"] = curves[name].eer if curves[name] else None
     draw_det(args.output_dir / "det.png", curves, f"{data.corpus.name}, all pairs of {len(query.digit)} query clips")
     write_metrics(args.output_dir, "Speaker identification by k-NN on contrastive embeddings", results, run_info)

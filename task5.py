@@ -6,6 +6,7 @@ its own copy of the encoders. Compare with task 1, which starts from nothing.
 
     python task5.py                                     after task2.py
     python task5.py --task2-checkpoint PATH.ckpt
+    python task5.py --label-ratio 0.05                  with few labels, where a good start matters most
 
 Writes task5_finetune/{1d,2d,concat}_{frozen,finetuned}_checkpoints/best.ckpt, metrics.json and metrics.txt.
 """
@@ -35,7 +36,8 @@ def main(args: Namespace) -> None:
     for name, formats in FORMATS.items():
         frozen_data = data.with_inputs({key: part.z[name] for key, part in embedded.items()})
         for mode, inputs in (("frozen", frozen_data), ("finetuned", data)):
-            model = DigitClassifier(formats, lr=args.lr, frozen=mode == "frozen")
+            # Encoders that know something already are moved gently: a tenth of the new layer's learning rate.
+            model = DigitClassifier(formats, args.lr, encoder_lr=args.lr / 10, frozen=mode == "frozen")
             model.embedder.copy_weights(pretrained)
             checkpoint_dir = args.output_dir / f"{name}_{mode}_checkpoints"
             trainer = fit(model, inputs, args, checkpoint_dir, f"{mode} {name}", run_info)
@@ -44,4 +46,4 @@ def main(args: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, task_parser(__doc__, "task5_finetune", epochs=50, lr=1e-3, reads=("task2",)))
+    run(main, task_parser(__doc__, "task5_finetune", epochs=50, lr=1e-2, reads=("task2",), learns_from_labels=True))

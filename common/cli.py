@@ -37,6 +37,7 @@ def task_parser(
     epochs: int | None = None,
     lr: float | None = None,
     reads: tuple[str, ...] = (),
+    learns_from_labels: bool = False,
 ) -> Parser:
     """The flags of a task.
 
@@ -45,6 +46,7 @@ def task_parser(
         output_dir: the default of ``--output-dir``.
         epochs, lr: the defaults of a task that trains; ``None`` for one that does not.
         reads: "task1" and "task2", for the tasks whose checkpoints are read.
+        learns_from_labels: whether ``--label-ratio`` has a meaning.
     """
     parser = Parser(description)
     training = parser.add_argument_group("training")
@@ -53,9 +55,13 @@ def task_parser(
     training.add_argument("--epochs", type=_whole(1), default=epochs, metavar="INT", help=epochs_help)
     lr_help = "peak learning rate" if lr else unused
     training.add_argument("--lr", type=_learning_rate, default=lr, metavar="FLOAT", help=lr_help)
-    training.add_argument("--batch-size", type=_whole(1), default=64, metavar="INT", help="clips per step")
+    # BatchNorm and the contrastive loss compare the clips of a batch: one alone has nothing to be compared with.
+    training.add_argument("--batch-size", type=_whole(2), default=64, metavar="INT", help="clips per step")
     workers_help = "processes that load batches"
     training.add_argument("--num-workers", type=_whole(0), default=4, metavar="INT", help=workers_help)
+    if learns_from_labels:
+        label_help = "fraction of the training clips whose labels are used, stratified; validation and test stay whole"
+        training.add_argument("--label-ratio", type=_ratio, default=1.0, metavar="FLOAT", help=label_help)
     add_data_flags(parser)
     files = parser.add_argument_group("files")
     output_help = "where checkpoints and metrics go"

@@ -59,8 +59,7 @@ class Corpus:
         """Keep a stratified, seeded fraction of the clips; a smaller ratio keeps a subset of a larger one's."""
         if ratio == 1:
             return self
-        order = np.argsort(stratified_positions(self.clips, seed), kind="stable")
-        kept = np.sort(order[: round(ratio * len(self.clips))])
+        kept = stratified_sample(self.clips, ratio, seed)
         return dataclasses.replace(self, clips=tuple(self.clips[i] for i in kept))
 
 
@@ -133,6 +132,12 @@ def split_clips(clips: Sequence[Clip], seed: int, fold: int | None = None) -> Sp
 def speaker_names(clips: Sequence[Clip]) -> list[str]:
     """The speakers in natural order (2 before 10)."""
     return sorted({clip.speaker for clip in clips}, key=_natural)
+
+
+def stratified_sample(clips: Sequence[Clip], fraction: float, seed: int) -> np.ndarray:
+    """Row numbers (ascending) of a seeded fraction of the clips; a smaller fraction's are among a larger one's."""
+    order = np.argsort(stratified_positions(clips, seed), kind="stable")
+    return np.sort(order[: round(fraction * len(clips))])
 
 
 def stratified_positions(clips: Sequence[Clip], seed: int) -> np.ndarray:

@@ -25,10 +25,12 @@ from common.cli import Parser, add_data_flags, run
 from common.corpus import (
     SYNTHETIC_NAME,
     Corpus,
+    Split,
     audiomnist_names,
     open_folder,
     speaker_names,
     split_clips,
+    stratified_sample,
 )
 from common.errors import UserError
 from common.text import align
@@ -75,6 +77,8 @@ class SpokenDigits(pl.LightningDataModule):
         self.corpus = find_corpus(args)
         self.cached = open_cache(self.corpus, CACHE_DIR)
         self.split = split_clips(self.cached.clips, args.seed, args.fold)
+        if getattr(args, "label_ratio", 1.0) < 1:
+            self.split = self._with_few_labels(args.label_ratio)
         self.speakers = speaker_names(self.cached.clips)
         digit = np.array([clip.digit for clip in self.cached.clips])
         index = {name: i for i, name in enumerate(self.speakers)}
@@ -83,6 +87,13 @@ class SpokenDigits(pl.LightningDataModule):
             name: Examples(self.cached.waves, digit[rows], speaker[rows], rows)
             for name, rows in self.split._asdict().items()
         }
+
+    def _with_few_labels(self, ratio: float) -> Split:
+        train = self.split.train
+        kept = stratified_sample([self.cached.clips[i] for i in train], ratio, self.args.seed)
+        if len(kept) < 2:
+            raise UserError(f"--label-ratio {ratio} leaves {len(kept)} of {len(train)} training clips; raise it")
+        return self.split._replace(train=train[kept])
 
     def names(self, *sets: str) -> list[str]:
         """The speakers of some of the sets, in natural order."""

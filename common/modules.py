@@ -85,7 +85,9 @@ class DigitClassifier(pl.LightningModule):
         self.formats, self.frozen = tuple(formats), frozen
         self.lr, self.encoder_lr = lr, encoder_lr or lr
         self.embedder = Embedder(self.formats, augment)
-        self.head = nn.Linear(EMBEDDING_DIM * len(self.formats), DIGITS)
+        width = EMBEDDING_DIM * len(self.formats)
+        # Standardised embeddings let one learning rate fit all, whatever scale the encoders' training left them at.
+        self.head = nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, DIGITS))
         if frozen:
             self.embedder.requires_grad_(False).eval()
 

@@ -109,5 +109,6 @@ def _quieten_lightning() -> None:
         ".*does not have many workers.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*LeafSpec.*",
+        ".*in eval mode at the start of training.*",
     ):
         warnings.filterwarnings("ignore", advice)

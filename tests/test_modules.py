@@ -43,12 +43,12 @@ def state(embedder: Embedder) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("inputs", [noise(), torch.randn(8, 128)], ids=["waveforms", "embeddings"])
 def test_frozen_encoder_is_bit_identical_after_training(tmp_path, inputs):
     model = DigitClassifier(("1d",), frozen=True)
-    before, head = state(model.embedder), model.head.weight.clone()
+    before, head = state(model.embedder), model.head[1].weight.clone()
     train(model, inputs, tmp_path)
     after = model.embedder.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert any("running_mean" in key for key in before)  # BatchNorm statistics are among them
-    assert not torch.equal(head, model.head.weight)
+    assert not torch.equal(head, model.head[1].weight)
 
 
 def test_finetuned_encoder_moves(tmp_path):
