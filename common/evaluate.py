@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 PROBE_STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # C of scikit-learn: smaller is more regularised
@@ -28,13 +28,15 @@ class Embeddings(NamedTuple):
         return Embeddings({name: z[rows] for name, z in self.z.items()}, self.digit[rows], self.speaker[rows])
 
 
+def pick_device() -> torch.device:
+    """The accelerator that Lightning would train on, if there is one."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
 @torch.inference_mode()
 def embed(embedder: nn.Module, loader: DataLoader) -> Embeddings:
     """Embed every clip of ``loader`` in its order, in eval mode (no augmentation, fixed BatchNorm statistics)."""
-    was_training, device = (
-        embedder.training,
-        torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"),
-    )
+    was_training, device = embedder.training, pick_device()
     embedder.eval().to(device)
     parts = [(embedder(batch.inputs.to(device)), batch.digit, batch.speaker) for batch in loader]
     embedder.train(was_training)
@@ -42,6 +44,33 @@ def embed(embedder: nn.Module, loader: DataLoader) -> Embeddings:
     if len(z) > 1:
         z["concat"] = np.hstack(list(z.values()))
     return Embeddings(z, *(torch.cat([part[i] for part in parts]).numpy() for i in (1, 2)))
+
+
+@torch.inference_mode()
+def accuracy_in_noise(classifier: nn.Module, loader: DataLoader, snr_db: float, seed: int) -> dict:
+    """Digit accuracy with white noise added to every clip, as ``noise_{snr}db_acc`` with its interval.
+
+    Args:
+        classifier: [B, N] int16 -> [B, 10] logits.
+        snr_db: power of the clip over power of the noise, both over the whole second, in decibels.
+    """
+    device = pick_device()
+    classifier.eval().to(device)
+    generator = torch.Generator().manual_seed(seed)
+    correct = total = 0
+    for batch in loader:
+        logits = classifier(add_white_noise(batch.inputs, snr_db, generator).to(device))
+        correct += int((logits.argmax(dim=1).cpu() == batch.digit).sum())
+        total += len(batch.digit)
+    return accuracy_metrics(f"noise_{snr_db:g}db", correct, total)
+
+
+def add_white_noise(wave: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:
+    """Clips at half their level with noise at ``snr_db`` below it: [B, N] int16 -> [B, N] int16."""
+    signal = wave.float() / 2  # room for the noise on top
+    level = signal.square().mean(dim=1, keepdim=True).sqrt() * 10 ** (-snr_db / 20)
+    noisy = signal + level * torch.randn(wave.shape, generator=generator)
+    return noisy.round().clamp(-32768, 32767).short()
 
 
 def accuracy_metrics(prefix: str, correct: int, total: int) -> dict:
