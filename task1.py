@@ -14,10 +14,10 @@ from argparse import Namespace
 
 from common.cli import run, task_parser
 from common.data import SpokenDigits
-from common.evaluate import accuracy_in_noise
+from common.evaluate import score_digits
 from common.metrics import describe_run, start_output, write_metrics
 from common.modules import DigitClassifier
-from common.training import fit, score_digits
+from common.training import fit
 
 
 def main(args: Namespace) -> None:
@@ -28,10 +28,12 @@ def main(args: Namespace) -> None:
 
     results = {}
     for name, model in models.items():
-        trainer = fit(model, data, args, args.output_dir / f"{name}_checkpoints", f"supervised {name}", run_info)
-        results[name] = score_digits(trainer, model, data)
+        fit(model, data, args, args.output_dir / f"{name}_checkpoints", f"supervised {name}", run_info)
+        results[name] = score_digits(model, data.loader("val"), "val") | score_digits(
+            model, data.loader("test"), "test"
+        )
         for snr_db in (20, 10, 0):
-            results[name] |= accuracy_in_noise(model, data.loader("test"), snr_db, args.seed)
+            results[name] |= score_digits(model, data.loader("test"), f"noise_{snr_db}db", snr_db)
     write_metrics(args.output_dir, "Digit classification from scratch", results, run_info)
 
 

@@ -16,10 +16,10 @@ from argparse import Namespace
 from common.checkpoints import load_contrastive
 from common.cli import run, task_parser
 from common.data import SpokenDigits
-from common.evaluate import embed
+from common.evaluate import embed, score_digits
 from common.metrics import describe_run, start_output, write_metrics
 from common.modules import DigitClassifier
-from common.training import fit, score_digits
+from common.training import fit
 
 FORMATS = {"1d": ("1d",), "2d": ("2d",), "concat": ("1d", "2d")}
 
@@ -40,8 +40,9 @@ def main(args: Namespace) -> None:
             model = DigitClassifier(formats, args.lr, encoder_lr=args.lr / 10, frozen=mode == "frozen")
             model.embedder.copy_weights(pretrained)
             checkpoint_dir = args.output_dir / f"{name}_{mode}_checkpoints"
-            trainer = fit(model, inputs, args, checkpoint_dir, f"{mode} {name}", run_info)
-            results[f"{name}_{mode}"] = score_digits(trainer, model, inputs)
+            fit(model, inputs, args, checkpoint_dir, f"{mode} {name}", run_info)
+            val, test = (score_digits(model, inputs.loader(key), key) for key in ("val", "test"))
+            results[f"{name}_{mode}"] = val | test
     write_metrics(args.output_dir, "Fine-tuning of contrastive encoders for digits", results, run_info)
 
 

@@ -14,6 +14,8 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,6 +87,8 @@ def standardise(samples: np.ndarray, rate: int) -> np.ndarray:
     wave = _resample(mono, rate)
     wave = _loudest_second(wave - wave.mean())
     peak = np.abs(wave).max()
+    if not np.isfinite(peak):
+        raise ValueError("it holds values too large to calculate with")
     if peak < 1e-5:  # below the last bit of 16
         raise ValueError("it is silent")
     before = (SAMPLES - len(wave)) // 2
@@ -126,7 +130,12 @@ def _key(corpus: Corpus) -> str:
             digest.update(f"{clip.path} {synthetic.VERSION}\n".encode())
         else:
             status = (corpus.root / clip.path).stat()
-            digest.update(f"{clip.path} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            # The time of change moves with the permissions too: a file that could not be read may be readable now.
+            digest.update(
+                f"{clip.path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode(
+                    "utf-8", "surrogateescape"
+                )
+            )
     return digest.hexdigest()[:16]
 
 
@@ -138,7 +147,10 @@ def _writable(folder: Path) -> Path:
             return folder
     except OSError:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audio-deep-learning-tasks"
-        home.mkdir(parents=True, exist_ok=True)
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"neither {folder} nor {home} can be written, one must hold the cache") from error
         return home
 
 
@@ -157,6 +169,8 @@ def _build(corpus: Corpus, place: Path) -> Path:
             half_built.rename(place)
     except OSError as error:
         raise UserError(f"{place.parent}: cannot write the cache ({error.strerror}); free some space") from error
+    except BrokenProcessPool as error:
+        raise UserError(f"{corpus.name}: a process that read clips was killed, perhaps for want of memory") from error
     finally:
         shutil.rmtree(half_built, ignore_errors=True)
     return place
@@ -168,8 +182,9 @@ def _read_all(corpus: Corpus) -> Iterator[tuple[np.ndarray, dict[str, str]]]:
     # Forked workers start in milliseconds; spawned ones would import the calling script and torch again.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     progress = tqdm(total=len(corpus.clips), desc=f"Reading {corpus.name}", unit=" clips", file=sys.stderr)
-    with progress, context.Pool(min(os.cpu_count() or 1, len(jobs))) as pool:
-        for waves, unreadable in pool.imap(_read_chunk, jobs):
+    # Not multiprocessing.Pool: that waits for ever for a worker that was killed, and can hang when it is given up.
+    with progress, ProcessPoolExecutor(min(os.cpu_count() or 1, len(jobs)), context) as pool:
+        for waves, unreadable in pool.map(_read_chunk, jobs):
             yield waves, unreadable
             progress.update(len(waves) + len(unreadable))
 

@@ -52,7 +52,7 @@ def load_module(cls: type[Module], name: str, path: Path, data: SpokenDigits, fl
         module = cls(**checkpoint["hyper_parameters"])
         module.load_state_dict(checkpoint["state_dict"])
         _check_origin(checkpoint["run"], data, flag)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{flag}: {path} does not hold this version's {name} model; {remedy}") from error
     return module.eval()
 

@@ -60,6 +60,8 @@ class Corpus:
         if ratio == 1:
             return self
         kept = stratified_sample(self.clips, ratio, seed)
+        if len(kept) == 0:
+            raise UserError(f"--ratio {ratio} leaves none of the {len(self.clips)} clips; raise it")
         return dataclasses.replace(self, clips=tuple(self.clips[i] for i in kept))
 
 
@@ -131,7 +133,7 @@ def split_clips(clips: Sequence[Clip], seed: int, fold: int | None = None) -> Sp
 
 def speaker_names(clips: Sequence[Clip]) -> list[str]:
     """The speakers in natural order (2 before 10)."""
-    return sorted({clip.speaker for clip in clips}, key=_natural)
+    return sorted({clip.speaker for clip in clips}, key=lambda name: (_natural(name), name))
 
 
 def stratified_sample(clips: Sequence[Clip], fraction: float, seed: int) -> np.ndarray:
@@ -204,14 +206,14 @@ def _list_clips(root: Path) -> tuple[tuple[Clip, ...], int]:
             clip = Clip(folder, int(match["digit"]), int(match["repetition"]), f"{folder}/{name}")
             ignored += clip[:3] in found  # 0_01_1.wav and 0_01_01.wav: the first in sorted order counts
             found.setdefault(clip[:3], clip)
-    return tuple(sorted(found.values(), key=lambda clip: (_natural(clip.speaker), *clip[1:3]))), ignored
+    return tuple(sorted(found.values(), key=lambda clip: (_natural(clip.speaker), *clip[:3]))), ignored
 
 
 def _corpus_name(root: Path) -> str:
+    root = root.resolve()
     if any((folder / synthetic.MARKER).exists() for folder in (root, root.parent)):
         return SYNTHETIC_NAME
-    resolved = root.resolve()
-    return resolved.parent.name if resolved.name == "data" else resolved.name
+    return root.parent.name if root.name == "data" else root.name
 
 
 def _natural(name: str) -> list:

@@ -6,6 +6,7 @@ python -m common.data synthesize DIR         write the synthetic corpus as WAV f
 """
 
 import copy
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -73,7 +74,8 @@ class SpokenDigits(pl.LightningDataModule):
 
     def __init__(self, args: Namespace) -> None:
         super().__init__()
-        self.args, self.num_workers = args, args.num_workers
+        # More workers than cores only take turns, and PyTorch warns about them.
+        self.args, self.num_workers = args, min(args.num_workers, os.cpu_count() or 1)
         self.corpus = find_corpus(args)
         self.cached = open_cache(self.corpus, CACHE_DIR)
         self.split = split_clips(self.cached.clips, args.seed, args.fold)
@@ -143,7 +145,10 @@ def find_corpus(args: Namespace) -> Corpus:
     if args.dataset == "synthetic":
         return synthetic_speech
     if _is_own_copy(AUDIOMNIST_DIR):
-        return open_folder(AUDIOMNIST_DIR).take(args.ratio, args.seed)
+        corpus = open_folder(AUDIOMNIST_DIR)
+        if corpus.name == SYNTHETIC_NAME and args.dataset == "audiomnist":
+            raise UserError(f"--dataset audiomnist: {AUDIOMNIST_DIR} holds synthetic speech; move it away")
+        return corpus.take(args.ratio, args.seed)
     wanted = Corpus("AudioMNIST", audiomnist_names(), AUDIOMNIST_DIR / "data").take(args.ratio, args.seed)
     try:
         download.fetch(wanted.clips, AUDIOMNIST_DIR)

@@ -3,10 +3,14 @@
 Nothing here trains an encoder. Axes: n clips, D embedding.
 """
 
+import functools
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -34,35 +38,41 @@ def pick_device() -> torch.device:
 
 
 @torch.inference_mode()
-def embed(embedder: nn.Module, loader: DataLoader) -> Embeddings:
-    """Embed every clip of ``loader`` in its order, in eval mode (no augmentation, fixed BatchNorm statistics)."""
-    was_training, device = embedder.training, pick_device()
-    embedder.eval().to(device)
-    parts = [(embedder(batch.inputs.to(device)), batch.digit, batch.speaker) for batch in loader]
-    embedder.train(was_training)
-    z = {name: torch.cat([part[0][name] for part in parts]).cpu().numpy() for name in parts[0][0]}
-    if len(z) > 1:
-        z["concat"] = np.hstack(list(z.values()))
-    return Embeddings(z, *(torch.cat([part[i] for part in parts]).numpy() for i in (1, 2)))
-
-
-@torch.inference_mode()
-def accuracy_in_noise(classifier: nn.Module, loader: DataLoader, snr_db: float, seed: int) -> dict:
-    """Digit accuracy with white noise added to every clip, as ``noise_{snr}db_acc`` with its interval.
+def outputs(module: nn.Module, loader: DataLoader, change: Callable[[Tensor], Tensor] = lambda inputs: inputs) -> list:
+    """(output, digit, speaker) of each batch, in eval mode: no augmentation, fixed BatchNorm statistics.
 
     Args:
-        classifier: [B, N] int16 -> [B, 10] logits.
-        snr_db: power of the clip over power of the noise, both over the whole second, in decibels.
+        change: applied to the inputs first.
     """
-    device = pick_device()
-    classifier.eval().to(device)
-    generator = torch.Generator().manual_seed(seed)
-    correct = total = 0
-    for batch in loader:
-        logits = classifier(add_white_noise(batch.inputs, snr_db, generator).to(device))
-        correct += int((logits.argmax(dim=1).cpu() == batch.digit).sum())
-        total += len(batch.digit)
-    return accuracy_metrics(f"noise_{snr_db:g}db", correct, total)
+    was_training, device = module.training, pick_device()
+    module.eval().to(device)
+    results = [(module(change(batch.inputs).to(device)), batch.digit, batch.speaker) for batch in loader]
+    module.train(was_training)
+    return results
+
+
+def embed(embedder: nn.Module, loader: DataLoader) -> Embeddings:
+    """Embed every clip of ``loader``, in its order."""
+    parts, digits, speakers = zip(*outputs(embedder, loader), strict=True)
+    z = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+    if len(z) > 1:
+        z["concat"] = np.hstack(list(z.values()))
+    return Embeddings(z, torch.cat(digits).numpy(), torch.cat(speakers).numpy())
+
+
+def score_digits(classifier: nn.Module, loader: DataLoader, prefix: str, snr_db: float = math.inf) -> dict:
+    """Accuracy with its interval, and cross-entropy in nats, of a digit classifier on every clip of ``loader``.
+
+    Args:
+        prefix: what the names of the results begin with.
+        snr_db: add white noise at this signal-to-noise ratio, the same at every call.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noisy = functools.partial(add_white_noise, snr_db=snr_db, generator=generator)
+    results = outputs(classifier, loader, noisy) if snr_db < math.inf else outputs(classifier, loader)
+    logits, digit, _ = (torch.cat(part).cpu() for part in zip(*results, strict=True))
+    correct = int((logits.argmax(dim=1) == digit).sum())
+    return accuracy_metrics(prefix, correct, len(digit)) | {f"{prefix}_loss": float(F.cross_entropy(logits, digit))}
 
 
 def add_white_noise(wave: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:

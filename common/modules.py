@@ -14,6 +14,8 @@ from common.features import LogMel, to_float
 from common.losses import info_nce
 
 DIGITS = 10
+# Also in the validation loss: without it that is lowest when the training is most confident, not when it is done.
+LABEL_SMOOTHING = 0.1
 ENCODERS = {"1d": Encoder1D, "2d": Encoder2D}
 
 
@@ -97,26 +99,25 @@ class DigitClassifier(pl.LightningModule):
             self.embedder.eval()
         return self
 
-    def forward(self, wave: Tensor) -> Tensor:
-        """Digit logits: [B, N] int16 -> [B, 10]."""
-        return self.head(torch.cat(list(self.embedder(wave).values()), dim=1))
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Digit logits [B, 10] of waveforms [B, N] int16, or of embeddings [B, D] that were computed before."""
+        if inputs.is_floating_point():
+            return self.head(inputs)
+        return self.head(torch.cat(list(self.embedder(inputs).values()), dim=1))
 
-    def _step(self, batch: Batch, stage: str, label_smoothing: float = 0.0) -> Tensor:
-        logits = self.head(batch.inputs) if batch.inputs.is_floating_point() else self(batch.inputs)
-        loss = F.cross_entropy(logits, batch.digit, label_smoothing=label_smoothing)
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        logits = self(batch.inputs)
+        loss = F.cross_entropy(logits, batch.digit, label_smoothing=LABEL_SMOOTHING)
         accuracy = (logits.argmax(dim=1) == batch.digit).float().mean()
         metrics = {f"{stage}_loss": loss, f"{stage}_acc": accuracy}
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(logits))
         return loss
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        return self._step(batch, "train", label_smoothing=0.1)
+        return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, _: int) -> None:
         self._step(batch, "val")
-
-    def test_step(self, batch: Batch, _: int) -> None:
-        self._step(batch, "test")
 
     def configure_optimizers(self) -> dict:
         groups = [{"params": self.head.parameters(), "lr": self.lr}]

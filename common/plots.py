@@ -51,7 +51,7 @@ def draw_embeddings(path: Path, layout: np.ndarray, labels: np.ndarray, names: S
     """Scatter plot of a layout [n, 2], coloured by labels [n] that index ``names``."""
     figure, axes = plt.subplots(figsize=(8, 7), dpi=120, layout="constrained")
     present = np.unique(labels)
-    size = float(np.clip(6000 / len(layout), 6, 40))
+    size = float(np.clip(14000 / len(layout), 5, 40))
     for place, label in enumerate(present):
         points = layout[labels == label]
         style = {"color": COLORS[place % len(COLORS)], "marker": MARKERS[place // len(COLORS) % len(MARKERS)]}

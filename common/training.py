@@ -1,4 +1,4 @@
-"""Train, keep the best weights and score them: the one place that makes a Lightning Trainer."""
+"""Train and keep the best weights: the one place that makes a Lightning Trainer."""
 
 import logging
 import sys
@@ -13,7 +13,6 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from tqdm import tqdm
 
 from common.data import SpokenDigits
-from common.evaluate import accuracy_metrics
 
 PATIENCE = 10  # epochs without a better validation loss
 
@@ -43,7 +42,7 @@ def make_trainer(args: Namespace, checkpoint_dir: Path, name: str, run: dict) ->
 
 def fit(
     module: pl.LightningModule, data: SpokenDigits, args: Namespace, checkpoint_dir: Path, name: str, run: dict
-) -> pl.Trainer:
+) -> None:
     """Train ``module`` on ``data`` and leave the best epoch's weights in it and in ``checkpoint_dir/best.ckpt``.
 
     Args:
@@ -51,18 +50,12 @@ def fit(
         run: see common.metrics.describe_run; stored in the checkpoint.
     """
     trainer = make_trainer(args, checkpoint_dir, name, run)
-    trainer.fit(module, data)
+    try:
+        trainer.fit(module, data)
+    except SystemExit as error:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from error
     best = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
     module.load_state_dict(best["state_dict"])
-    return trainer
-
-
-def score_digits(trainer: pl.Trainer, module: pl.LightningModule, data: SpokenDigits) -> dict:
-    """Validation and test accuracy with their intervals, and the test loss: the one use of the test clips."""
-    scores = trainer.validate(module, data, verbose=False)[0] | trainer.test(module, data, verbose=False)[0]
-    clips = {name: len(data.examples[name]) for name in ("val", "test")}
-    accuracies = [accuracy_metrics(name, round(scores[f"{name}_acc"] * total), total) for name, total in clips.items()]
-    return accuracies[0] | accuracies[1] | {"test_loss": scores["test_loss"]}
 
 
 class _StoreRun(Callback):

@@ -1,0 +1,92 @@
+"""What several test files need: tone corpora in AudioMNIST's layout, arguments, and scripts run as a user runs them."""
+
+import os
+import runpy
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+if str(REPOSITORY) not in sys.path:  # so that plain `pytest` finds the package `common`
+    sys.path.insert(0, str(REPOSITORY))
+
+
+def tone(frequency: float, seconds: float = 0.3, rate: int = 16_000) -> np.ndarray:
+    return 0.3 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def write_tones() -> Callable[..., Path]:
+    """A function that fills a folder with short tones named SS/D_SS_R.wav, each with a frequency of its own."""
+
+    def write(folder: Path, speakers: Iterable[str], digits: Iterable[int] = range(10), repetitions: int = 2) -> Path:
+        number = 0
+        for speaker in speakers:
+            (folder / speaker).mkdir(parents=True, exist_ok=True)
+            for digit in digits:
+                for repetition in range(repetitions):
+                    path = folder / speaker / f"{digit}_{speaker}_{repetition}.wav"
+                    soundfile.write(path, tone(150 + 11 * number), 16_000, subtype="PCM_16")
+                    number += 1
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def make_args() -> Callable[..., Namespace]:
+    """A function that gives every task's arguments, the defaults except for those named."""
+
+    def make(**overrides: object) -> Namespace:
+        from common.cli import task_parser
+
+        parser = task_parser("test", "output", epochs=1, lr=1e-3, reads=("task1", "task2"))
+        args = parser.parse_args([])
+        unknown = set(overrides) - set(vars(args))
+        assert not unknown, f"no such flags: {unknown}"
+        vars(args).update({"num_workers": 0, "batch_size": 8} | overrides)
+        return args
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def offline() -> dict[str, str]:
+    """The environment of a user who cannot reach AudioMNIST."""
+    return os.environ | {"AUDIOMNIST_URL": "/nonexistent/AudioMNIST", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def run_script(offline) -> Callable[..., subprocess.CompletedProcess]:
+    """A function that runs a script of the repository with this Python in a folder, offline."""
+
+    def run_it(script: str, *flags: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(REPOSITORY / script), *flags]
+        return subprocess.run(
+            command, cwd=folder, env=offline | environment, capture_output=True, text=True, timeout=600
+        )
+
+    return run_it
+
+
+@pytest.fixture
+def run_here(monkeypatch) -> Callable[..., object]:
+    """A function that runs a script's ``__main__`` in this process, which saves the imports."""
+
+    def run_it(script: str, *flags: str) -> object:
+        monkeypatch.setenv("AUDIOMNIST_URL", "/nonexistent/AudioMNIST")
+        monkeypatch.setattr(sys, "argv", [script, *flags])
+        return runpy.run_path(str(REPOSITORY / script), run_name="__main__")
+
+    return run_it

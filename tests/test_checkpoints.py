@@ -1,0 +1,180 @@
+"""A checkpoint is data: it runs no code, and one that would spoil the results is refused in one line."""
+
+import os
+import pickle
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.checkpoints import load_contrastive, load_supervised
+from common.data import SpokenDigits
+from common.errors import UserError
+from common.modules import ContrastiveModel, DigitClassifier
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory, write_tones, make_args) -> SpokenDigits:
+    """Speakers 01 to 06; 05 and 06 are the test."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_tones(folder / "tones", [f"{i:02d}" for i in range(1, 7)], digits=[0, 1], repetitions=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return SpokenDigits(make_args(data_dir=folder / "tones"))
+
+
+def checkpoint_of(module, name: str, **run: object) -> dict:
+    """What common.training leaves of a module."""
+    return {
+        "model": name,
+        "hyper_parameters": dict(module.hparams),
+        "state_dict": module.state_dict(),
+        "run": {"corpus": "tones", "train_speakers": ["01", "02", "03", "04"]} | run,
+    }
+
+
+class Place:
+    """Where each kind of checkpoint lies, how it is loaded, and the flag that names it."""
+
+    def __init__(self, kind: str, folder: Path, data: SpokenDigits):
+        self.kind, self.data = kind, data
+        self.flag = "--task2-checkpoint" if kind == "contrastive" else "--task1-checkpoint"
+        self.path = folder / "best.ckpt" if kind == "contrastive" else folder / f"{kind}_checkpoints" / "best.ckpt"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.args = Namespace(task1_checkpoint=folder, task2_checkpoint=self.path)
+        torch.manual_seed(1)
+        self.module = ContrastiveModel() if kind == "contrastive" else DigitClassifier((kind,))
+        self.name = "contrastive" if kind == "contrastive" else f"supervised {kind}"
+
+    def load(self):
+        if self.kind == "contrastive":
+            return load_contrastive(self.args, self.data)
+        return load_supervised(self.args, self.data, self.kind)
+
+    def is_refused(self, *words: str) -> None:
+        with pytest.raises(UserError) as caught:
+            self.load()
+        message = str(caught.value)
+        assert message.startswith(self.flag) and "\n" not in message
+        assert all(word in message for word in words), message
+
+
+@pytest.fixture(params=["contrastive", "1d", "2d"])
+def place(request, tmp_path, tones) -> Place:
+    return Place(request.param, tmp_path, tones)
+
+
+def test_a_good_one_gives_its_weights_in_eval_mode(place, capsys):
+    with torch.no_grad():
+        for value in place.module.state_dict().values():
+            value.add_(1)  # weights and statistics that no fresh module has
+    torch.save(checkpoint_of(place.module, place.name), place.path)
+    loaded = place.load()
+    expected = place.module.state_dict()
+    assert set(loaded.state_dict()) == set(expected) and type(loaded) is type(place.module)
+    assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items())
+    assert not any(module.training for module in loaded.modules())
+    assert capsys.readouterr().err == ""
+
+
+class Payload:
+    """Unpickling this runs ``function(*arguments)``."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("form", ["torch", "old torch", "pickle", "beside the weights"])
+@pytest.mark.parametrize("payload", ["system", "exec"])
+def test_code_in_a_checkpoint_is_not_run(place, tmp_path, form, payload):
+    trace = tmp_path / "trace"
+    code = f"open({str(trace)!r}, 'w').close()"
+    bomb = Payload(os.system, f"touch {trace}") if payload == "system" else Payload(exec, code)
+    if form == "beside the weights":
+        torch.save(checkpoint_of(place.module, place.name, seed=bomb), place.path)
+    elif form == "pickle":
+        place.path.write_bytes(pickle.dumps(bomb))
+    else:
+        torch.save(bomb, place.path, _use_new_zipfile_serialization=form == "torch")
+    place.is_refused(str(place.path))
+    assert not trace.exists()
+
+
+def test_a_missing_one_is_refused(place):
+    place.is_refused(str(place.path), "task2.py" if place.kind == "contrastive" else "task1.py")
+
+
+def test_a_folder_is_refused(place):
+    place.path.mkdir()
+    place.is_refused(str(place.path))
+
+
+@pytest.mark.parametrize("content", ["truncated", "empty", "text", "another torch file", "a list", "a tensor", "none"])
+def test_what_is_no_checkpoint_is_refused(place, content):
+    torch.save(checkpoint_of(place.module, place.name), place.path)
+    if content == "truncated":
+        whole = place.path.read_bytes()
+        place.path.write_bytes(whole[: len(whole) // 2])
+    elif content == "empty":
+        place.path.write_bytes(b"")
+    elif content == "text":
+        place.path.write_text("not a checkpoint\nat all\n")
+    else:
+        things = {"another torch file": {"weights": torch.zeros(3)}, "a list": [1, 2], "a tensor": torch.zeros(3)}
+        torch.save(things.get(content), place.path)
+    place.is_refused(str(place.path))
+
+
+@pytest.mark.parametrize("key", ["model", "hyper_parameters", "state_dict", "run"])
+def test_a_missing_part_is_refused(place, key):
+    checkpoint = checkpoint_of(place.module, place.name)
+    del checkpoint[key]
+    torch.save(checkpoint, place.path)
+    place.is_refused(str(place.path))
+
+
+@pytest.mark.parametrize("change", ["lacks", "has more", "other shape", "other hyper-parameters", "no speakers"])
+def test_another_versions_weights_are_refused(place, change):
+    checkpoint = checkpoint_of(place.module, place.name)
+    state = checkpoint["state_dict"] = dict(checkpoint["state_dict"])
+    key = next(key for key, value in state.items() if value.ndim > 1)
+    if change == "lacks":
+        del state[key]
+    elif change == "has more":
+        state["extra.weight"] = torch.zeros(1)
+    elif change == "other shape":
+        state[key] = torch.zeros(1, 1)
+    elif change == "other hyper-parameters":
+        checkpoint["hyper_parameters"] = {"layers": 4}
+    else:
+        del checkpoint["run"]["train_speakers"]
+    torch.save(checkpoint, place.path)
+    place.is_refused(str(place.path))
+
+
+def test_another_tasks_model_is_refused(tmp_path, tones):
+    for kind in ("contrastive", "1d", "2d"):
+        for other in ("contrastive", "1d", "2d"):
+            place, wrong = Place(kind, tmp_path, tones), Place(other, tmp_path / "other", tones)
+            torch.save(checkpoint_of(wrong.module, wrong.name), place.path)
+            if kind == other:
+                place.load()
+            else:
+                place.is_refused(wrong.name, place.name)
+
+
+def test_one_that_heard_a_test_speaker_is_refused(place):
+    torch.save(checkpoint_of(place.module, place.name, train_speakers=["01", "02", "05"]), place.path)
+    place.is_refused("1 test speaker")
+
+
+def test_one_of_another_corpus_is_noted(place, capsys):
+    checkpoint = checkpoint_of(place.module, place.name, corpus="elsewhere", train_speakers=["05"])
+    torch.save(checkpoint, place.path)
+    place.load()
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and place.flag in told and "elsewhere" in told and "tones" in told
