@@ -14,7 +14,7 @@ from argparse import Namespace
 
 from common.cli import run, task_parser
 from common.data import SpokenDigits
-from common.evaluate import score_digits
+from common.evaluate import score_digits, score_in_noise
 from common.metrics import describe_run, start_output, write_metrics
 from common.modules import DigitClassifier
 from common.training import fit
@@ -33,7 +33,7 @@ def main(args: Namespace) -> None:
             model, data.loader("test"), "test"
         )
         for snr_db in (20, 10, 0):
-            results[name] |= score_digits(model, data.loader("test"), f"noise_{snr_db}db", snr_db)
+            results[name] |= score_in_noise(model, data.loader("test"), snr_db)
     write_metrics(args.output_dir, "Digit classification from scratch", results, run_info)
 
 

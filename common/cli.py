@@ -63,6 +63,7 @@ def task_parser(
         label_help = "fraction of the training clips whose labels are used, stratified; validation and test stay whole"
         training.add_argument("--label-ratio", type=_ratio, default=1.0, metavar="FLOAT", help=label_help)
     add_data_flags(parser)
+    _add_hardware_flags(parser)
     files = parser.add_argument_group("files")
     output_help = "where checkpoints and metrics go"
     files.add_argument("--output-dir", type=Path, default=Path(output_dir), metavar="DIR", help=output_help)
@@ -73,6 +74,19 @@ def task_parser(
         help_text = "encoders that task2.py trained"
         files.add_argument("--task2-checkpoint", type=Path, default=TASK2_CHECKPOINT, metavar="PATH", help=help_text)
     return parser
+
+
+def _add_hardware_flags(parser: argparse.ArgumentParser) -> None:
+    hardware = parser.add_argument_group("hardware", "handed to Lightning's Trainer by the tasks that train")
+    accelerators = ("auto", "cpu", "gpu", "mps", "tpu")
+    hardware.add_argument("--accelerator", choices=accelerators, default="auto", help="what trains")
+    devices_help = "processes per machine, each with its own device and --batch-size"
+    hardware.add_argument("--devices", type=_whole(1), default=1, metavar="INT", help=devices_help)
+    hardware.add_argument("--num-nodes", type=_whole(1), default=1, metavar="INT", help="machines")
+    strategy_help = "how they work together, such as ddp"
+    hardware.add_argument("--strategy", default="auto", metavar="NAME", help=strategy_help)
+    precisions = ("32-true", "16-mixed", "bf16-mixed")
+    hardware.add_argument("--precision", choices=precisions, default="32-true", help="of the arithmetic")
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,6 @@ Nothing here trains an encoder. Axes: n clips, D embedding.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -60,19 +59,29 @@ def embed(embedder: nn.Module, loader: DataLoader) -> Embeddings:
     return Embeddings(z, torch.cat(digits).numpy(), torch.cat(speakers).numpy())
 
 
-def score_digits(classifier: nn.Module, loader: DataLoader, prefix: str, snr_db: float = math.inf) -> dict:
+def score_digits(classifier: nn.Module, loader: DataLoader, prefix: str) -> dict:
     """Accuracy with its interval, and cross-entropy in nats, of a digit classifier on every clip of ``loader``.
 
     Args:
         prefix: what the names of the results begin with.
-        snr_db: add white noise at this signal-to-noise ratio, the same at every call.
     """
-    generator = torch.Generator().manual_seed(0)
-    noisy = functools.partial(add_white_noise, snr_db=snr_db, generator=generator)
-    results = outputs(classifier, loader, noisy) if snr_db < math.inf else outputs(classifier, loader)
-    logits, digit, _ = (torch.cat(part).cpu() for part in zip(*results, strict=True))
-    correct = int((logits.argmax(dim=1) == digit).sum())
-    return accuracy_metrics(prefix, correct, len(digit)) | {f"{prefix}_loss": float(F.cross_entropy(logits, digit))}
+    logits, digit = _logits(classifier, loader)
+    return _digit_accuracy(prefix, logits, digit) | {f"{prefix}_loss": float(F.cross_entropy(logits, digit))}
+
+
+def score_in_noise(classifier: nn.Module, loader: DataLoader, snr_db: float) -> dict:
+    """Digit accuracy under white noise, the same at every call; ``snr_db`` is its signal-to-noise ratio."""
+    noisy = functools.partial(add_white_noise, snr_db=snr_db, generator=torch.Generator().manual_seed(0))
+    return _digit_accuracy(f"noise_{snr_db:g}db", *_logits(classifier, loader, noisy))
+
+
+def _logits(classifier: nn.Module, *source: object) -> tuple[Tensor, Tensor]:
+    logits, digit, _ = (torch.cat(part).cpu() for part in zip(*outputs(classifier, *source), strict=True))
+    return logits, digit  # [n, 10], [n]
+
+
+def _digit_accuracy(prefix: str, logits: Tensor, digit: Tensor) -> dict:
+    return accuracy_metrics(prefix, int((logits.argmax(dim=1) == digit).sum()), len(digit))
 
 
 def add_white_noise(wave: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:

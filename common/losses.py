@@ -1,8 +1,10 @@
-"""The contrastive loss between the two formats of a clip."""
+"""The contrastive loss between the two formats of a clip, on one process or several."""
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.nn.functional import all_gather
 
 
 def info_nce(a: Tensor, b: Tensor, temperature: Tensor | float = 0.1) -> Tensor:
@@ -26,3 +28,14 @@ def info_nce(a: Tensor, b: Tensor, temperature: Tensor | float = 0.1) -> Tensor:
     similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature  # [B, B]
     own = torch.arange(len(a), device=a.device)
     return (F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)) / 2
+
+
+def gather(z: Tensor) -> Tensor:
+    """The rows of all processes, with gradients: [B, D] -> [processes * B, D]; ``z`` itself where there is one process.
+
+    Every clip then has the clips of all processes for negatives. Each process computes the whole loss, gradients flow
+    back to where the rows came from, and averaging them (as DDP does) gives those of a single process with all rows.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return z
+    return torch.cat(all_gather(z))

@@ -8,6 +8,8 @@ from argparse import Namespace
 from importlib.metadata import version
 from pathlib import Path
 
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
 from common.data import SpokenDigits
 from common.errors import UserError
 from common.text import align, write_atomically
@@ -54,6 +56,7 @@ def write_listing(directory: Path, title: str, files: list[str], run: dict) -> N
     print(f"\n{text}\nWritten to {directory}/")
 
 
+@rank_zero_only
 def write_metrics(directory: Path, title: str, results: dict[str, dict], run: dict) -> None:
     """Write ``results`` (one dict of numbers per model) and the run they came from, and print them.
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
 from common.data import SpokenDigits
+from common.errors import UserError
 
 PATIENCE = 10  # epochs without a better validation loss
 
@@ -23,10 +25,16 @@ def make_trainer(args: Namespace, checkpoint_dir: Path, name: str, run: dict) ->
     Validation accuracy would not do: its speakers are trained on, so it reaches 1.0 early and ranks nothing after.
     """
     _quieten_lightning()
+    several = args.devices * args.num_nodes > 1
     return pl.Trainer(
         max_epochs=args.epochs,
-        accelerator="auto",
-        devices=1,
+        accelerator=args.accelerator,
+        devices=args.devices,
+        num_nodes=args.num_nodes,
+        strategy=args.strategy,
+        precision=args.precision,
+        # Only CUDA has synchronised statistics; on CPUs each process keeps those of its own batches.
+        sync_batchnorm=several and args.accelerator != "cpu" and torch.cuda.is_available(),
         logger=False,
         callbacks=[
             ModelCheckpoint(checkpoint_dir, "best", monitor="val_loss", enable_version_counter=False),
@@ -49,7 +57,10 @@ def fit(
         name: what the model is called in the log and in its checkpoint.
         run: see common.metrics.describe_run; stored in the checkpoint.
     """
-    trainer = make_trainer(args, checkpoint_dir, name, run)
+    try:
+        trainer = make_trainer(args, checkpoint_dir, name, run)
+    except (MisconfigurationException, ValueError) as error:  # such as a GPU that is not there
+        raise UserError(f"Lightning refuses the hardware flags: {' '.join(str(error).split())}") from error
     try:
         trainer.fit(module, data)
     except SystemExit as error:  # what Lightning makes of Ctrl-C
@@ -75,7 +86,8 @@ class _Progress(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         total = int(trainer.estimated_stepping_batches)
-        self.bar = tqdm(total=total, desc=self.name, unit=" steps", disable=not sys.stderr.isatty())
+        terminal = sys.stderr.isatty() and trainer.is_global_zero
+        self.bar = tqdm(total=total, desc=self.name, unit=" steps", disable=not terminal)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.started = time.monotonic()
@@ -86,7 +98,7 @@ class _Progress(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         metrics = {key: f"{float(value):.4f}" for key, value in sorted(trainer.callback_metrics.items())}
         self.bar.set_postfix(metrics | {"epoch": trainer.current_epoch + 1})
-        if self.bar.disable:
+        if self.bar.disable and trainer.is_global_zero:
             seconds = time.monotonic() - self.started
             shown = "  ".join(f"{key} {value}" for key, value in metrics.items())
             print(f"{self.name}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}  {seconds:.1f} s")
