@@ -105,7 +105,7 @@ def test_code_in_a_checkpoint_is_not_run(place, tmp_path, form, payload):
 
 
 def test_a_missing_one_is_refused(place):
-    place.is_refused(str(place.path), "task2.py" if place.kind == "contrastive" else "task1.py")
+    place.is_refused(f"there is no {place.path}", "task2.py" if place.kind == "contrastive" else "task1.py")
 
 
 def test_a_folder_is_refused(place):

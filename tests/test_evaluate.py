@@ -1,5 +1,7 @@
 """Embedding extraction, accuracy intervals and the linear probe, on hand-made embeddings."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,17 @@ from torch import nn
 
 from common import evaluate
 from common.data import Batch
-from common.evaluate import Embeddings, accuracy_metrics, add_white_noise, embed, linear_probe, wilson_interval
+from common.evaluate import (
+    Embeddings,
+    accuracy_metrics,
+    add_white_noise,
+    embed,
+    linear_probe,
+    score_digits,
+    score_in_noise,
+    score_in_noise,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -112,31 +124,47 @@ def test_noise_has_the_power_that_is_asked_for(snr_db):
 
 
 class Loudest(nn.Module):
-    """Logits by where the loudest of ten samples is; counts what it was given."""
+    """Logits by where the loudest of ten samples is; remembers what it was given."""
 
     def __init__(self):
         super().__init__()
         self.inputs = []
 
     def forward(self, wave):
-        self.inputs.append(wave.clone())
         assert not self.training
-        return wave.float()
+        self.inputs.append(wave.clone())
+        return wave.float() / 1000
 
 
-def test_accuracy_in_noise_counts_clips_and_repeats_its_noise():
-    waves = (torch.eye(10) * 10_000).short()
-    batches = [
-        Batch(waves[:8], torch.arange(8), torch.zeros(8)),
-        Batch(waves[8:], torch.tensor([8, 0]), torch.zeros(2)),
-    ]
-    first, again, other = Loudest(), Loudest(), Loudest()
-    result = evaluate.accuracy_in_noise(first, batches, 40, seed=1)
-    assert result == accuracy_metrics("noise_40db", 9, 10)
-    evaluate.accuracy_in_noise(again, batches, 40, seed=1)
-    evaluate.accuracy_in_noise(other, batches, 40, seed=2)
+@pytest.fixture
+def spikes():
+    """Ten clips, the last of them with a wrong label."""
+    waves, digit = (torch.eye(10) * 10_000).short(), torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 0])
+    return [Batch(waves[part], digit[part], torch.zeros(len(digit[part]))) for part in (slice(0, 8), slice(8, 10))]
+
+
+def test_score_counts_clips_and_averages_their_cross_entropy(spikes):
+    one, other = math.log(math.exp(10) + 9) - 10, math.log(math.exp(10) + 9)
+    result = score_digits(Loudest(), spikes, "val")
+    assert result.pop("val_loss") == pytest.approx((9 * one + other) / 10, rel=1e-4)
+    assert result == accuracy_metrics("val", 9, 10)
+
+
+def test_noise_is_added_to_the_clips_and_repeats(spikes):
+    clean, first, again = Loudest(), Loudest(), Loudest()
+    score_digits(clean, spikes, "test")
+    results = [score_in_noise(module, spikes, 40) for module in (first, again)]
+    assert results[0] == results[1] and results[0]["noise_40db_acc"] == 0.9
     assert all(torch.equal(a, b) for a, b in zip(first.inputs, again.inputs, strict=True))
-    assert not torch.equal(first.inputs[0], other.inputs[0])
+    assert torch.equal(clean.inputs[0], spikes[0].inputs) and not torch.equal(first.inputs[0], clean.inputs[0])
+
+
+@pytest.mark.parametrize("snr_db", [20, 0])
+def test_noise_has_the_signal_to_noise_ratio_it_says(snr_db):
+    tone = (8000 * torch.sin(torch.arange(16_000) * 0.3)).short().repeat(2, 1)
+    noise = add_white_noise(tone, snr_db, torch.Generator().manual_seed(0)) - tone.float() / 2
+    ratio = (tone.float() / 2).square().mean(dim=1) / noise.square().mean(dim=1)
+    torch.testing.assert_close(10 * torch.log10(ratio), torch.full((2,), float(snr_db)), atol=0.2, rtol=0)
 
 
 # --- linear probe

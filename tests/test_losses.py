@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from common.losses import info_nce
+from common.losses import gather, info_nce
 
 
 def naive_info_nce(a: torch.Tensor, b: torch.Tensor, temperature: float) -> float:
@@ -77,3 +78,38 @@ def test_gradients_including_the_temperature():
 def test_other_shapes_are_refused(shapes):
     with pytest.raises(ValueError, match=r"\[B, D\]"):
         info_nce(*(torch.ones(shape) for shape in shapes))
+
+
+def _one_of_two_processes(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    x, first, second = _clips_and_layers()
+    mine = slice(32 * rank, 32 * rank + 32)
+    loss = info_nce(gather(x[mine] @ first), gather(x[mine] @ second), 0.2)
+    gradients = torch.autograd.grad(loss, [first, second])
+    for gradient in gradients:  # as DDP does
+        dist.all_reduce(gradient)
+        gradient /= 2
+    torch.save([loss.detach(), *gradients], f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def _clips_and_layers() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(64, 10), (10, 6), (10, 6)]
+    x, first, second = (torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
+    return [x, first.requires_grad_(), second.requires_grad_()]
+
+
+def test_two_processes_of_32_give_loss_and_gradients_of_one_of_64(tmp_path):
+    torch.multiprocessing.spawn(_one_of_two_processes, (str(tmp_path),), nprocs=2)
+    x, first, second = _clips_and_layers()
+    loss = info_nce(x @ first, x @ second, 0.2)
+    expected = [loss.detach(), *torch.autograd.grad(loss, [first, second])]
+    for rank in (0, 1):
+        for got, wanted in zip(torch.load(tmp_path / f"{rank}.pt", weights_only=True), expected, strict=True):
+            torch.testing.assert_close(got, wanted)
+
+
+def test_gathering_on_one_process_changes_nothing():
+    z = torch.randn(3, 2)
+    assert gather(z) is z

@@ -1,7 +1,6 @@
 """Frozen means frozen, copies are copies, the two views are independent, and evaluation never augments."""
 
 import copy
-from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -32,8 +31,10 @@ class Noise(pl.LightningDataModule):
     val_dataloader = train_dataloader
 
 
-def train(model: pl.LightningModule, inputs: torch.Tensor, folder) -> None:
-    fit(model, Noise(inputs), Namespace(epochs=2, seed=0), folder, "test", {})
+@pytest.fixture
+def train(make_args, tmp_path):
+    """A function that trains a model for two epochs on the same eight clips or embeddings."""
+    return lambda model, inputs: fit(model, Noise(inputs), make_args(epochs=2), tmp_path, "test", {})
 
 
 def state(embedder: Embedder) -> dict[str, torch.Tensor]:
@@ -41,20 +42,20 @@ def state(embedder: Embedder) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("inputs", [noise(), torch.randn(8, 128)], ids=["waveforms", "embeddings"])
-def test_frozen_encoder_is_bit_identical_after_training(tmp_path, inputs):
+def test_frozen_encoder_is_bit_identical_after_training(train, inputs):
     model = DigitClassifier(("1d",), frozen=True)
     before, head = state(model.embedder), model.head[1].weight.clone()
-    train(model, inputs, tmp_path)
+    train(model, inputs)
     after = model.embedder.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert any("running_mean" in key for key in before)  # BatchNorm statistics are among them
     assert not torch.equal(head, model.head[1].weight)
 
 
-def test_finetuned_encoder_moves(tmp_path):
+def test_finetuned_encoder_moves(train):
     model = DigitClassifier(("2d",), lr=1e-3)
     before = state(model.embedder)
-    train(model, noise(), tmp_path)
+    train(model, noise())
     after = model.embedder.state_dict()
     assert all(not torch.equal(before[key], after[key]) for key in before if key.endswith("weight"))
 
@@ -105,7 +106,7 @@ def test_classifier_takes_waveforms_and_embeddings_to_the_same_logits():
     torch.testing.assert_close(model.head(embeddings), model(wave))
 
 
-def test_contrastive_training_brings_the_formats_of_a_clip_together(tmp_path):
+def test_contrastive_training_brings_the_formats_of_a_clip_together():
     torch.manual_seed(0)
     t = torch.arange(16_000) / 16_000
     tones = torch.stack([torch.sin(2 * np.pi * f * t) for f in torch.linspace(200, 3000, 8)])

@@ -116,6 +116,9 @@ def test_metrics_have_the_keys_of_the_contract(metrics, directory):
 
 
 def test_metrics_have_what_else_each_task_measures(metrics):
+    for model in ("1d", "2d"):
+        for snr_db in (20, 10, 0):
+            assert 0 <= metrics["task1_supervised"][model][f"noise_{snr_db}db_acc"] <= 1
     for directory in ("task1_supervised", "task5_finetune"):
         assert all(metrics[directory][model]["test_loss"] > 0 for model in ACCURACIES[directory])
     for name in ("1d", "2d", "concat"):
@@ -179,8 +182,8 @@ def test_the_six_heads_are_six(folder):
 def test_plots_show_something(folder, path):
     image = matplotlib.image.imread(folder / path)
     assert image.shape[0] > 300 and image.shape[1] > 300
-    colors = (image[..., :3] * 255).round().astype(int) @ [1, 256, 65536]
-    assert len(np.unique(colors)) > 20, "blank"
+    drawing = image[:, : image.shape[1] * 2 // 3, :3]  # without the legend
+    assert (np.ptp(drawing, axis=2) > 0.2).sum() > 500, "nothing colourful is drawn"
 
 
 def test_colorings_of_a_model_differ(folder):

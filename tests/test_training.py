@@ -1,13 +1,12 @@
 """The one place that trains: as many epochs as asked for, the best of them kept, and nobody else's weights moved."""
 
-from types import SimpleNamespace
-
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from common.cli import task_parser
 from common.data import SpokenDigits
 from common.evaluate import score_digits
 from common.modules import ContrastiveModel, DigitClassifier
@@ -46,11 +45,18 @@ class Points(pl.LightningDataModule):
 
 def train(losses, epochs, folder) -> Scripted:
     module = Scripted(losses)
-    fit(module, Points(), SimpleNamespace(epochs=epochs), folder / "checkpoints", "scripted", {"corpus": "points"})
+    fit(
+        module,
+        Points(),
+        task_parser("", "unused", epochs=epochs, lr=1.0).parse_args([]),
+        folder / "checkpoints",
+        "scripted",
+        {"corpus": "points"},
+    )
     return module
 
 
-def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path, capsys):
+def test_the_epoch_with_the_lowest_validation_loss_is_kept(train, tmp_path, capsys):
     module = train([3.0, 2.0, 0.5, 1.0, 0.6], 5, tmp_path)
     assert module.epochs == 5 and module.weight.item() == 2
     checkpoint = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
@@ -61,17 +67,17 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("epochs", [1, 4])
-def test_as_many_epochs_are_trained_as_are_asked_for(tmp_path, epochs):
+def test_as_many_epochs_are_trained_as_are_asked_for(train, tmp_path, epochs):
     assert train([9.0, 8.0, 7.0, 6.0, 5.0], epochs, tmp_path).epochs == epochs
 
 
-def test_training_stops_ten_epochs_after_the_best(tmp_path):
+def test_training_stops_ten_epochs_after_the_best(train, tmp_path):
     assert PATIENCE == 10
     module = train([2.0, 1.0] + [1.5] * 40, 40, tmp_path)
     assert module.epochs == 12 and module.weight.item() == 1
 
 
-def test_an_earlier_runs_checkpoint_is_replaced(tmp_path):
+def test_an_earlier_runs_checkpoint_is_replaced(train, tmp_path):
     train([1.0, 0.0], 2, tmp_path)
     module = train([5.0], 1, tmp_path)
     assert module.weight.item() == 0
@@ -109,6 +115,7 @@ def test_fine_tuning_one_copy_leaves_the_pretrained_encoders_and_the_next_copy_a
         assert len(trained) == len(list((model.head if mode == "frozen" else model).parameters()))
         assert all(same(before, model.embedder)), "each copy starts from the pretrained weights"
         head = weights(model.head)
+        assert model.train().embedder.training == (mode != "frozen")
         fit(model, tones, make_args(epochs=2), tmp_path / mode, mode, {})
         assert all(same(before, pretrained)), "the pretrained encoders moved"
         assert not any(same(head, model.head)), "the head is trained"
