@@ -20,7 +20,6 @@ from common.evaluate import (
     linear_probe,
     score_digits,
     score_in_noise,
-    score_in_noise,
     wilson_interval,
 )
 

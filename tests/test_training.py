@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.cli import task_parser
 from common.data import SpokenDigits
 from common.evaluate import score_digits
 from common.modules import ContrastiveModel, DigitClassifier
@@ -43,20 +42,19 @@ class Points(pl.LightningDataModule):
         return DataLoader(torch.zeros(1, 1))
 
 
-def train(losses, epochs, folder) -> Scripted:
-    module = Scripted(losses)
-    fit(
-        module,
-        Points(),
-        task_parser("", "unused", epochs=epochs, lr=1.0).parse_args([]),
-        folder / "checkpoints",
-        "scripted",
-        {"corpus": "points"},
-    )
-    return module
+@pytest.fixture
+def train(make_args):
+    """A function that trains on validation losses that are laid down beforehand."""
+
+    def run(losses, epochs, folder) -> Scripted:
+        module = Scripted(losses)
+        fit(module, Points(), make_args(epochs=epochs), folder / "checkpoints", "scripted", {"corpus": "points"})
+        return module
+
+    return run
 
 
-def test_the_epoch_with_the_lowest_validation_loss_is_kept(train, tmp_path, capsys):
+def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path, capsys):
     module = train([3.0, 2.0, 0.5, 1.0, 0.6], 5, tmp_path)
     assert module.epochs == 5 and module.weight.item() == 2
     checkpoint = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
@@ -67,17 +65,17 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(train, tmp_path, caps
 
 
 @pytest.mark.parametrize("epochs", [1, 4])
-def test_as_many_epochs_are_trained_as_are_asked_for(train, tmp_path, epochs):
+def test_as_many_epochs_are_trained_as_are_asked_for(tmp_path, epochs):
     assert train([9.0, 8.0, 7.0, 6.0, 5.0], epochs, tmp_path).epochs == epochs
 
 
-def test_training_stops_ten_epochs_after_the_best(train, tmp_path):
+def test_training_stops_ten_epochs_after_the_best(tmp_path):
     assert PATIENCE == 10
     module = train([2.0, 1.0] + [1.5] * 40, 40, tmp_path)
     assert module.epochs == 12 and module.weight.item() == 1
 
 
-def test_an_earlier_runs_checkpoint_is_replaced(train, tmp_path):
+def test_an_earlier_runs_checkpoint_is_replaced(tmp_path):
     train([1.0, 0.0], 2, tmp_path)
     module = train([5.0], 1, tmp_path)
     assert module.weight.item() == 0
