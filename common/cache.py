@@ -5,7 +5,6 @@ beside its final place and renamed into it, so a half-built cache is never read 
 at the same moment both end with a whole one.
 """
 
-import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -13,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -157,6 +157,7 @@ def _writable(folder: Path) -> Path:
 def _build(corpus: Corpus, place: Path) -> Path:
     if (place / "skipped.json").is_file():  # built earlier in the folder that _writable chose
         return place
+    _remove_abandoned(place.parent)
     half_built = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     try:
         skipped = {}
@@ -165,8 +166,7 @@ def _build(corpus: Corpus, place: Path) -> Path:
                 file.write(waves.tobytes())
                 skipped |= unreadable
         (half_built / "skipped.json").write_text(json.dumps(skipped, indent=1))
-        with contextlib.suppress(OSError):  # another run was faster: its cache is the same
-            half_built.rename(place)
+        _move(half_built, place)
     except OSError as error:
         raise UserError(f"{place.parent}: cannot write the cache ({error.strerror}); free some space") from error
     except BrokenProcessPool as error:
@@ -174,6 +174,24 @@ def _build(corpus: Corpus, place: Path) -> Path:
     finally:
         shutil.rmtree(half_built, ignore_errors=True)
     return place
+
+
+def _move(half_built: Path, place: Path) -> None:
+    try:
+        half_built.rename(place)
+    except OSError:
+        if not (place / "skipped.json").is_file():  # else another run was faster, and its cache is the same
+            raise
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what a build that was killed left behind; one that is at work has written within the hour."""
+    for half_built in folder.glob(".*"):
+        if (
+            half_built.is_dir()
+            and time.time() - max(f.stat().st_mtime for f in [half_built, *half_built.iterdir()]) > 3600
+        ):
+            shutil.rmtree(half_built, ignore_errors=True)
 
 
 def _read_all(corpus: Corpus) -> Iterator[tuple[np.ndarray, dict[str, str]]]:

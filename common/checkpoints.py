@@ -47,6 +47,8 @@ def load_module(cls: type[Module], name: str, path: Path, data: SpokenDigits, fl
     except Exception as error:  # a file that is not a checkpoint fails in as many ways as there are files
         raise UserError(f"{flag}: {path} is not a readable checkpoint; {remedy}") from error
     try:
+        if not isinstance(checkpoint, dict):
+            raise TypeError
         if checkpoint["model"] != name:
             raise UserError(f"{flag}: {path} holds a {checkpoint['model']} model, not a {name} one; {remedy}")
         module = cls(**checkpoint["hyper_parameters"])

@@ -213,7 +213,7 @@ def _corpus_name(root: Path) -> str:
     root = root.resolve()
     if any((folder / synthetic.MARKER).exists() for folder in (root, root.parent)):
         return SYNTHETIC_NAME
-    return root.parent.name if root.name == "data" else root.name
+    return (root.parent.name if root.name == "data" else "") or root.name  # /data has no parent to be named after
 
 
 def _natural(name: str) -> list:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -346,3 +347,14 @@ def test_skipped_files_are_listed_beside_the_waveforms(corpus, tmp_path):
     open_cache(corpus, tmp_path / "cache")
     (place,) = (tmp_path / "cache").iterdir()
     assert list(json.loads((place / "skipped.json").read_text())) == ["01/0_01_0.wav"]
+
+
+def test_what_a_killed_build_left_is_removed_and_what_is_at_work_is_not(corpus, tmp_path):
+    for name, age in ((".old.x", 7200), (".new.x", 60)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "waves.int16").touch()
+        for path in (tmp_path / name / "waves.int16", tmp_path / name):
+            os.utime(path, (time.time() - age,) * 2)
+    open_cache(corpus, tmp_path)
+    assert not (tmp_path / ".old.x").exists()
+    assert (tmp_path / ".new.x").exists()

@@ -54,7 +54,7 @@ def train(make_args):
     return run
 
 
-def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path, capsys):
+def test_the_epoch_with_the_lowest_validation_loss_is_kept(train, tmp_path, capsys):
     module = train([3.0, 2.0, 0.5, 1.0, 0.6], 5, tmp_path)
     assert module.epochs == 5 and module.weight.item() == 2
     checkpoint = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
@@ -65,17 +65,17 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("epochs", [1, 4])
-def test_as_many_epochs_are_trained_as_are_asked_for(tmp_path, epochs):
+def test_as_many_epochs_are_trained_as_are_asked_for(train, tmp_path, epochs):
     assert train([9.0, 8.0, 7.0, 6.0, 5.0], epochs, tmp_path).epochs == epochs
 
 
-def test_training_stops_ten_epochs_after_the_best(tmp_path):
+def test_training_stops_ten_epochs_after_the_best(train, tmp_path):
     assert PATIENCE == 10
     module = train([2.0, 1.0] + [1.5] * 40, 40, tmp_path)
     assert module.epochs == 12 and module.weight.item() == 1
 
 
-def test_an_earlier_runs_checkpoint_is_replaced(tmp_path):
+def test_an_earlier_runs_checkpoint_is_replaced(train, tmp_path):
     train([1.0, 0.0], 2, tmp_path)
     module = train([5.0], 1, tmp_path)
     assert module.weight.item() == 0
