@@ -16,7 +16,7 @@ from tqdm import tqdm
 from common.data import SpokenDigits
 from common.errors import UserError
 
-PATIENCE = 10  # epochs without a better validation loss
+PATIENCE = 10  # epochs without a lower validation loss
 
 
 def make_trainer(args: Namespace, checkpoint_dir: Path, name: str, run: dict) -> pl.Trainer:
@@ -38,7 +38,7 @@ def make_trainer(args: Namespace, checkpoint_dir: Path, name: str, run: dict) ->
         logger=False,
         callbacks=[
             ModelCheckpoint(checkpoint_dir, "best", monitor="val_loss", enable_version_counter=False),
-            EarlyStopping("val_loss", patience=PATIENCE),
+            _PatienceFromHalfTime("val_loss", patience=PATIENCE),
             _Progress(name),
             _StoreRun(name, run),
         ],
@@ -67,6 +67,18 @@ def fit(
         raise KeyboardInterrupt from error
     best = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
     module.load_state_dict(best["state_dict"])
+
+
+class _PatienceFromHalfTime(EarlyStopping):
+    """Early stopping that begins to count when half of the epochs are over.
+
+    Before, the learning rate is high and the loss wanders: with few clips, ten epochs without a new lowest say nothing.
+    """
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.current_epoch < trainer.max_epochs // 2:
+            self.wait_count = 0
+        super().on_validation_end(trainer, module)
 
 
 class _StoreRun(Callback):

@@ -71,8 +71,14 @@ def test_as_many_epochs_are_trained_as_are_asked_for(train, tmp_path, epochs):
 
 def test_training_stops_ten_epochs_after_the_best(train, tmp_path):
     assert PATIENCE == 10
-    module = train([2.0, 1.0] + [1.5] * 40, 40, tmp_path)
-    assert module.epochs == 12 and module.weight.item() == 1
+    module = train([2.0] * 20 + [1.0] + [1.5] * 40, 40, tmp_path)
+    assert module.epochs == 31 and module.weight.item() == 20
+
+
+def test_no_training_stops_in_its_first_half(train, tmp_path):
+    """There the learning rate is high: losses [0.5, 2, 2, ...] would otherwise stop it after eleven epochs."""
+    module = train([0.5] + [2.0] * 29, 30, tmp_path)
+    assert module.epochs == 24, "the fifteenth epoch is the first to count"
 
 
 def test_an_earlier_runs_checkpoint_is_replaced(train, tmp_path):
