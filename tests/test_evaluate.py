@@ -242,3 +242,19 @@ def test_regularisation_is_chosen_on_validation_and_not_on_test():
 def test_a_single_digit_in_training_is_always_the_answer():
     result = linear_probe("1d", points([1, 2], [4, 4]), points([1], [4]), points([1, 2, 3, 4], [4, 4, 4, 5]))
     assert (result["train_acc"], result["val_acc"], result["test_acc"]) == (1.0, 1.0, 0.75)
+
+
+def test_shuffled_labels_give_chance():
+    """The same points that true labels make trivial: whatever leaks would show."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(10, 16))
+
+    def clouds(n: int, shuffled: bool) -> Embeddings:
+        digit = np.arange(n) % 10
+        x = centres[digit] + 0.1 * rng.normal(size=(n, 16))
+        return points(x, rng.permutation(digit) if shuffled else digit)
+
+    true = linear_probe("1d", clouds(400, False), clouds(100, False), clouds(1000, False))
+    chance = linear_probe("1d", clouds(400, True), clouds(100, True), clouds(1000, True))
+    assert true["test_acc"] == 1
+    assert 0.05 < chance["test_acc"] < 0.15

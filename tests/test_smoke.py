@@ -315,3 +315,16 @@ def test_run_all_keeps_to_the_corpus_that_the_first_task_found(stand_ins, tmp_pa
     assert run_all(stand_ins / "run_all.sh", "0.5", "3", folder=work, environment=shell).returncode == 0
     lines = (work / "log").read_text().splitlines()
     assert "--dataset" not in lines[0] and all(line.endswith("--dataset synthetic") for line in lines[1:])
+
+
+def test_two_processes_train_one_model_and_count_every_clip_once(run_script, tmp_path):
+    pytest.importorskip("espeakng_loader")
+    flags = ["--ratio", "0.01", "--epochs", "1", "--num-workers", "0", "--dataset", "synthetic"]
+    devices = ["--accelerator", "cpu", "--devices", "2", "--strategy", "ddp"]
+    result = run_script("task2.py", *flags, *devices, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Linear probes") == 1, "only one process reports"
+    folder = tmp_path / "task2_contrastive"
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == FILES["task2_contrastive"]
+    assert json.loads((folder / "metrics.json").read_text())["concat"]["test_clips"] == CLIPS["test"]
