@@ -29,9 +29,8 @@ def main(args: Namespace) -> None:
     results = {}
     for name, model in models.items():
         fit(model, data, args, args.output_dir / f"{name}_checkpoints", f"supervised {name}", run_info)
-        results[name] = score_digits(model, data.loader("val"), "val") | score_digits(
-            model, data.loader("test"), "test"
-        )
+        val, test = (score_digits(model, data.loader(key), key) for key in ("val", "test"))
+        results[name] = val | test
         for snr_db in (20, 10, 0):
             results[name] |= score_in_noise(model, data.loader("test"), snr_db)
     write_metrics(args.output_dir, "Digit classification from scratch", results, run_info)

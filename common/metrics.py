@@ -22,7 +22,8 @@ def describe_run(args: Namespace, data: SpokenDigits, parameters: dict[str, int]
     return {
         "corpus": data.corpus.name,
         "clips": {name: len(examples) for name, examples in data.examples.items()},
-        "skipped": len(data.cached.skipped),
+        "skipped": len(data.cached.skipped),  # clips that could not be used
+        "ignored": data.corpus.ignored,  # files that are no clips
         "speakers": len(data.speakers),
         "train_speakers": data.names("train", "val"),
         "seed": args.seed,

@@ -63,8 +63,10 @@ def fit(
         raise UserError(f"Lightning refuses the hardware flags: {' '.join(str(error).split())}") from error
     try:
         trainer.fit(module, data)
-    except SystemExit as error:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from error
+    except SystemExit as error:
+        if trainer.interrupted:  # Lightning makes an exit of Ctrl-C
+            raise KeyboardInterrupt from error
+        raise
     best = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
     module.load_state_dict(best["state_dict"])
 
