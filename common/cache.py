@@ -81,11 +81,12 @@ def standardise(samples: np.ndarray, rate: int) -> np.ndarray:
         raise ValueError("it holds no samples")
     if len(samples) > MAX_SECONDS * rate:
         raise ValueError(f"it lasts {len(samples) / rate:.0f} s, too long for one spoken digit")
-    mono = samples.mean(axis=1) if samples.ndim == 2 else samples
-    if not np.isfinite(mono).all():
-        raise ValueError("it holds values that are not finite")
-    wave = _resample(mono, rate)
-    wave = _loudest_second(wave - wave.mean())
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite, or becomes so, is refused
+        mono = samples.mean(axis=1) if samples.ndim == 2 else samples
+        if not np.isfinite(mono).all():
+            raise ValueError("it holds values that are not finite")
+        wave = _resample(mono, rate)
+        wave = _loudest_second(wave - wave.mean())
     peak = np.abs(wave).max()
     if not np.isfinite(peak):
         raise ValueError("it holds values too large to calculate with")

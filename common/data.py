@@ -1,6 +1,6 @@
 """The data of a run: find or fetch the corpus, cache it, split it, and serve batches.
 
-python -m common.data                        what the scripts would use: clips, speakers, digits, split
+python -m common.data                        what is there: clips, speakers, digits, seconds, split
 python -m common.data fetch [DIR]            download AudioMNIST (all of it, or the share that --ratio names)
 python -m common.data synthesize DIR         write the synthetic corpus as WAV files
 """
