@@ -37,11 +37,11 @@ class Embedder(nn.Module):
 
     def forward(self, wave: Tensor) -> dict[str, Tensor]:
         wave = to_float(wave)
-        rates = random_rates(wave)
+        rates = random_rates(wave) if self.training and self.augments_waveform else None
         return {name: encoder(self._view(wave, rates, name)) for name, encoder in self.encoders.items()}
 
-    def _view(self, wave: Tensor, rates: Tensor, name: str) -> Tensor:
-        if self.training and self.augments_waveform:
+    def _view(self, wave: Tensor, rates: Tensor | None, name: str) -> Tensor:
+        if rates is not None:
             # One speed for both formats: it shifts pitch and formants, and to match a clip with itself at another
             # speed would be to learn that these do not matter. They are what voices differ in.
             wave = random_channel(warp(wave, rates, random_shifts(wave)))

@@ -7,6 +7,7 @@ import warnings
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
@@ -39,6 +40,7 @@ def make_trainer(args: Namespace, checkpoint_dir: Path, name: str, run: dict) ->
         callbacks=[
             ModelCheckpoint(checkpoint_dir, "best", monitor="val_loss", enable_version_counter=False),
             _PatienceFromHalfTime("val_loss", patience=PATIENCE),
+            _SeedEpochs(args.seed),
             _Progress(name),
             _StoreRun(name, run),
         ],
@@ -81,6 +83,17 @@ class _PatienceFromHalfTime(EarlyStopping):
         if trainer.current_epoch < trainer.max_epochs // 2:
             self.wait_count = 0
         super().on_validation_end(trainer, module)
+
+
+class _SeedEpochs(Callback):
+    """Every epoch draws from a seed of its own, whatever was drawn before it; each process draws differently."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        seeds = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
 
 
 class _StoreRun(Callback):

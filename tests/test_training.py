@@ -142,3 +142,22 @@ def test_scores_are_those_of_the_clips_counted_one_by_one(tones, tmp_path, make_
         assert scores[f"{name}_clips"] == len(digits) == clips
         assert scores[f"{name}_acc"] == (logits.argmax(dim=1) == digits).sum().item() / clips
     assert scores["test_loss"] == pytest.approx(nn.functional.cross_entropy(logits, digits).item(), abs=1e-4)
+
+
+def test_an_epoch_draws_the_same_whatever_was_drawn_before_and_each_epoch_anew(tones, tmp_path, make_args):
+    def first_draws(folder: str, seed: int, excess: int) -> list:
+        drawn = {}
+
+        class Drawing(Scripted):
+            def training_step(self, batch, _):
+                drawn.setdefault(self.current_epoch, (torch.rand(1).item(), batch.digit.tolist()))
+                torch.rand(excess)
+                return (self.weight * 0).sum()
+
+        fit(Drawing([1.0]), tones, make_args(epochs=2, seed=seed), tmp_path / folder, folder, {})
+        return list(drawn.values())
+
+    first, again, other = first_draws("first", 1, 0), first_draws("again", 1, 7), first_draws("other", 2, 0)
+    assert first == again
+    assert len({number for number, _ in first + other}) == 4
+    assert first[0][1] != first[1][1] and first[0][1] != other[0][1]
