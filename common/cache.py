@@ -42,6 +42,7 @@ class CachedCorpus(NamedTuple):
     clips: tuple[Clip, ...]
     waves: np.ndarray  # [clips, SAMPLES] int16, memory-mapped
     skipped: dict[str, str]  # path -> reason
+    key: str  # changes with the files and with what is done to them
 
 
 def open_cache(corpus: Corpus, folder: Path) -> CachedCorpus:
@@ -56,7 +57,7 @@ def open_cache(corpus: Corpus, folder: Path) -> CachedCorpus:
     skipped = json.loads((place / "skipped.json").read_text())
     _report(corpus, skipped)
     waves = np.memmap(place / "waves.int16", dtype=np.int16, mode="r").reshape(-1, SAMPLES)
-    return CachedCorpus(tuple(clip for clip in corpus.clips if clip.path not in skipped), waves, skipped)
+    return CachedCorpus(tuple(clip for clip in corpus.clips if clip.path not in skipped), waves, skipped, place.name)
 
 
 def standardise(samples: np.ndarray, rate: int) -> np.ndarray:

@@ -71,6 +71,8 @@ def task_parser(
     _add_hardware_flags(parser)
     files = parser.add_argument_group("files")
     output_help = "where checkpoints and metrics go"
+    resume_help = "go on after the last epoch of a run that was stopped; what is finished is not trained again"
+    files.add_argument("--resume", action="store_true", help=resume_help if epochs else unused)
     files.add_argument("--output-dir", type=Path, default=Path(output_dir), metavar="DIR", help=output_help)
     if "task1" in reads:
         help_text = "output directory of task1.py"
@@ -126,7 +128,8 @@ def run(main: Callable[[argparse.Namespace], None], parser: Parser) -> None:
     except UserError as error:
         sys.exit(f"{parser.prog}: error: {error}")
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; no metrics were written", file=sys.stderr)
+        way_on = "; to go on, add --resume" if parser.get_default("epochs") else ""
+        print(f"{parser.prog}: interrupted; no metrics were written{way_on}", file=sys.stderr)
         sys.exit(130)
 
 

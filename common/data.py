@@ -125,6 +125,7 @@ class SpokenDigits(pl.LightningDataModule):
             drop_last=sampler is not None and len(sampler) >= self.args.batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
+            generator=torch.Generator(),  # else a loader draws from the numbers that augmentation draws from
             # Examples.__getitems__ has collated the batch already.
             collate_fn=_as_is if workers else functools.partial(_to_device, device=self.device),
         )
@@ -133,6 +134,8 @@ class SpokenDigits(pl.LightningDataModule):
         # Shuffles by seed and epoch, and gives each of several processes its share.
         processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler = DistributedSampler(self.examples["train"], processes, rank, seed=self.args.seed)
+        # Lightning tells it the epoch too, but later than workers begin to read in a resumed training.
+        sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed if self.trainer else 0)
         return self.loader("train", sampler, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:

@@ -60,7 +60,7 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(train, tmp_path, caps
     checkpoint = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
     assert checkpoint["state_dict"]["weight"].item() == 2
     assert checkpoint["model"] == "scripted" and checkpoint["run"] == {"corpus": "points"}
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["best.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert capsys.readouterr().out.count("epoch ") == 5, "a line for each epoch"
 
 
@@ -85,7 +85,7 @@ def test_an_earlier_runs_checkpoint_is_replaced(train, tmp_path):
     train([1.0, 0.0], 2, tmp_path)
     module = train([5.0], 1, tmp_path)
     assert module.weight.item() == 0
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["best.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
 # --- with the real models
