@@ -12,12 +12,11 @@ signal early, which is kind to the original. A step is forward, backward and Ada
 import argparse
 import itertools
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from timing import interleave, ratio, show
+from timing import interleave, ratio, repeatedly, show
 from torch import Tensor, nn
 
 from common.encoders import EMBEDDING_DIM, Encoder1D, Encoder2D
@@ -65,18 +64,14 @@ def steps(model: nn.Module, inputs: Tensor) -> Callable[[], float]:
     digit = torch.arange(BATCH, device=inputs.device) % 10
     optimizer = torch.optim.AdamW(model.parameters())
 
-    def run() -> float:
-        count, started = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - started) < 0.5:
-            optimizer.zero_grad()
-            F.cross_entropy(model(inputs), digit).backward()
-            optimizer.step()
-            if inputs.device.type != "cpu":
-                torch.accelerator.synchronize()
-            count += 1
-        return elapsed / count
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs), digit).backward()
+        optimizer.step()
+        if inputs.device.type != "cpu":
+            torch.accelerator.synchronize()
 
-    return run
+    return lambda: repeatedly(step)
 
 
 def compare(name: str, device: str, repeats: int) -> list[list[str]]:

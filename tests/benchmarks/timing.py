@@ -40,6 +40,15 @@ def interleave(what: str, work: dict[str, Callable[[], float | None]], repeats: 
     return {name: times[1:] for name, times in seconds.items()}
 
 
+def repeatedly(run: Callable[[], object], seconds: float = 0.5) -> float:
+    """Mean seconds of ``run``, which is called once and again until ``seconds`` are over."""
+    count, started = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < seconds:
+        run()
+        count += 1
+    return elapsed / count
+
+
 def ratio(above: list[float], below: list[float], unit: str = "x") -> str:
     """Median of the ratios within each round, with their range."""
     scale = 100 if unit == "%" else 1
