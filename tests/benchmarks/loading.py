@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 from scipy.signal import resample_poly
-from timing import interleave, ratio, repeatedly, show, time_epochs
+from timing import interleave, ratio, repeatedly, show, timed
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -202,7 +202,7 @@ def _epoch(
 ) -> float:
     """Seconds of a training epoch with its validation, workers at work."""
     module = model((name,), lr=args.lr)
-    return statistics.mean(time_epochs(module, lambda: fit(module, data, args, folder / "checkpoints", name, {})))
+    return statistics.mean(timed(module, lambda: fit(module, data, args, folder / "checkpoints", name, {})).epochs())
 
 
 # --- the corpus

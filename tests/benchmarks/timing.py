@@ -4,11 +4,12 @@ Importing it lets them find the package ``common`` from whatever folder they are
 """
 
 import contextlib
+import itertools
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -61,32 +62,30 @@ def show(title: str, table: list[list[str]]) -> None:
     print("", title, "", *align(table), sep="\n", flush=True)
 
 
-class EpochTimes(Callback):
-    """Seconds of each epoch (training and validation) of a ``fit``."""
+class Clock(Callback):
+    """When the epochs of a ``fit`` (training and validation) and its first step began."""
 
     def __init__(self) -> None:
-        self.marks: list[float] = []
+        self.marks: list[float] = []  # seconds of time.perf_counter: the start of each epoch, and the end
+        self.first_step: float | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.marks.append(time.perf_counter())
 
     on_fit_end = on_train_epoch_start
 
-    def seconds(self) -> list[float]:
-        return [end - start for start, end in zip(self.marks, self.marks[1:], strict=False)]
+    def on_train_batch_start(self, *_: object) -> None:
+        self.first_step = self.first_step or time.perf_counter()
+
+    def epochs(self) -> list[float]:
+        """Seconds of each epoch but the first, in which workers start and memory is found."""
+        return [end - start for start, end in itertools.pairwise(self.marks)][1:]
 
 
-def time_epochs(module: pl.LightningModule, fit: Callable[[], object]) -> list[float]:
-    """Seconds of each epoch but the first, in which workers start and memory is found, while ``fit`` trains."""
-    times = EpochTimes()
-    module.configure_callbacks = lambda: [times]
-    with quiet():
-        fit()
-    return times.seconds()[1:]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the lines that training prints."""
+def timed(module: pl.LightningModule, fit: Callable[[], object]) -> Clock:
+    """Watch ``fit`` train ``module``, without the lines that it prints."""
+    clock = Clock()
+    module.configure_callbacks = lambda: [clock]
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        yield
+        fit()
+    return clock
