@@ -279,7 +279,7 @@ def names_of_no_clips(target: Target, rng: Rng) -> None:
     """Digits out of range and in other scripts, other speakers, missing and endless repetitions."""
     digit, speaker, number = target.digit, target.speaker, target.repetition
     forms = [f"1{digit}_{speaker}_{number}.wav", f"-1_{speaker}_{number}.wav", f"٣_{speaker}_{number}.wav"]
-    forms += [f"{digit}_x_{number}.wav", f"{digit}_{speaker}_.wav", f"{digit}_{speaker}_1{number:06d}.wav"]
+    forms += [f"{digit}_x_{number}.wav", f"{digit}_{speaker}_{number}_.wav", f"{digit}_{speaker}_1{number:06d}.wav"]
     forms += [
         f"{digit}_{speaker}_{number}.mp3",
         f"._{digit}_{speaker}_{number}.wav",
@@ -368,7 +368,7 @@ def sweep(folder: Path, count: int, seed: int, seconds: float = 240) -> Report:
 def _targets(folder: Path, count: int) -> list[Target]:
     for speaker in SPEAKERS:
         (folder / speaker).mkdir(parents=True, exist_ok=True)
-    return [Target(folder, SPEAKERS[i % len(SPEAKERS)], i // len(SPEAKERS) % 10, i) for i in range(count)]
+    return [Target(folder, SPEAKERS[i % len(SPEAKERS)], i // len(SPEAKERS) % 10, i) for i in range(1, count + 1)]
 
 
 def _make(target: Target, rng: Rng) -> Callable:
