@@ -10,4 +10,5 @@ class UserError(Exception):
 
 def printable(text: str) -> str:
     """``text`` as one line: names of files may hold line ends, terminal codes and bytes that are no characters."""
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    shown = (c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+    return " ".join("".join(shown).split())

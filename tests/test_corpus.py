@@ -344,7 +344,7 @@ def test_a_corpus_is_named_after_its_folder(tmp_path, below):
 
 def test_a_corpus_whose_name_is_no_line_of_text_gets_one(tmp_path):
     touch(tmp_path / "my\ndigits\x1b[31m\udcff", "01/7_01_3.wav")
-    assert open_folder(tmp_path / "my\ndigits\x1b[31m\udcff").name == "my digits [31m"
+    assert open_folder(tmp_path / "my\ndigits\x1b[31m\udcff").name == "my digits?[31m?"
 
 
 @pytest.fixture
