@@ -5,8 +5,8 @@ audio: clips are known by their names alone, so choosing and splitting them take
 """
 
 import dataclasses
-import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common import synthetic
-from common.errors import UserError
+from common.errors import UserError, printable
 
 AUDIOMNIST_SPEAKERS = tuple(f"{i:02d}" for i in range(1, 61))
 AUDIOMNIST_REPETITIONS = 50
@@ -76,17 +76,24 @@ class Split(NamedTuple):
 def open_folder(folder: Path) -> Corpus:
     """List the clips in ``folder``, ``folder/data`` or ``folder/AudioMNIST/data``.
 
-    A clip is ``SPEAKER/DIGIT_SPEAKER_REPETITION.wav``. Anything else in the speaker folders is counted and left alone.
+    A clip is ``SPEAKER/DIGIT_SPEAKER_REPETITION.wav``; one that turns out to be a folder, a pipe or a link that leads
+    nowhere is skipped when it is read. Other files in the speaker folders are counted and left alone.
 
     Raises:
-        UserError: ``folder`` does not exist, or holds no clips.
+        UserError: ``folder`` does not exist, cannot be listed, or holds no clips.
     """
-    if not folder.is_dir():
-        raise UserError(f"--data-dir {folder}: no such folder; give the folder that holds the speaker folders")
-    for root in (folder, folder / "data", folder / "AudioMNIST" / "data"):
-        clips, ignored = _list_clips(root)
-        if clips:
-            return Corpus(_corpus_name(root), clips, root, ignored)
+    try:
+        if not folder.is_dir():
+            raise UserError(f"--data-dir {folder}: no such folder; give the folder that holds the speaker folders")
+        for root in (folder, folder / "data", folder / "AudioMNIST" / "data"):
+            clips, ignored = _list_clips(root)
+            if clips:
+                if ignored:
+                    first = printable(str(root / ignored[0]))
+                    print(f"{len(ignored)} files are not named as clips and left alone: {first} ...", file=sys.stderr)
+                return Corpus(_corpus_name(root), clips, root, len(ignored))
+    except OSError as error:
+        raise UserError(f"--data-dir {folder}: cannot list {error.filename} ({error.strerror})") from error
     raise UserError(
         f"--data-dir {folder}: no clips in it; expected files like 01/7_01_3.wav (speaker/digit_speaker_repetition.wav)"
     )
@@ -192,20 +199,20 @@ def _published_fold(clips: Sequence[Clip], fold: int) -> Split:
     return Split(np.flatnonzero(group == 2), np.flatnonzero(group == 1), np.flatnonzero(group == 0))
 
 
-def _list_clips(root: Path) -> tuple[tuple[Clip, ...], int]:
+def _list_clips(root: Path) -> tuple[tuple[Clip, ...], list[str]]:
     found: dict[tuple[str, int, int], Clip] = {}
-    ignored = 0
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir()) if root.is_dir() else []
+    ignored = []
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     for folder in folders:
-        for name in sorted(entry.name for entry in os.scandir(root / folder) if not entry.is_dir()):
+        for name in sorted(path.name for path in (root / folder).iterdir()):
             match = CLIP_NAME.fullmatch(name)
-            # A link to a missing file, a pipe or a device is not a clip whatever it is called.
-            if not match or match["speaker"] != folder or not (root / folder / name).is_file():
-                ignored += 1
+            if match and match["speaker"] == folder:
+                clip = Clip(folder, int(match["digit"]), int(match["repetition"]), f"{folder}/{name}")
+                if found.setdefault(clip[:3], clip) == clip:
+                    continue  # else 0_01_01.wav after 0_01_1.wav: the first in sorted order counts
+            elif (root / folder / name).is_dir():
                 continue
-            clip = Clip(folder, int(match["digit"]), int(match["repetition"]), f"{folder}/{name}")
-            ignored += clip[:3] in found  # 0_01_1.wav and 0_01_01.wav: the first in sorted order counts
-            found.setdefault(clip[:3], clip)
+            ignored.append(f"{folder}/{name}")
     return tuple(sorted(found.values(), key=lambda clip: (_natural(clip.speaker), *clip[:3]))), ignored
 
 
@@ -213,7 +220,8 @@ def _corpus_name(root: Path) -> str:
     root = root.resolve()
     if any((folder / synthetic.MARKER).exists() for folder in (root, root.parent)):
         return SYNTHETIC_NAME
-    return (root.parent.name if root.name == "data" else "") or root.name  # /data has no parent to be named after
+    # /data has no parent to be named after
+    return printable((root.parent.name if root.name == "data" else "") or root.name)
 
 
 def _natural(name: str) -> list:

@@ -16,13 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
-import soundfile
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from common import download, synthetic
-from common.cache import open_cache
+from common.cache import open_cache, open_clip
 from common.cli import Parser, add_data_flags, run
 from common.corpus import (
     SYNTHETIC_NAME,
@@ -239,8 +238,9 @@ def _durations(corpus: Corpus) -> str:
     seconds, unreadable = [], 0
     for clip in corpus.clips:
         try:
-            seconds.append(soundfile.info(corpus.root / clip.path).duration)
-        except (OSError, RuntimeError):  # soundfile's errors are RuntimeErrors
+            with open_clip(corpus.root / clip.path) as file:
+                seconds.append(file.frames / file.samplerate)
+        except (ValueError, OSError, RuntimeError):  # soundfile's errors are RuntimeErrors
             unreadable += 1
     note = f", {unreadable} files unreadable" if unreadable else ""
     if not seconds:

@@ -26,7 +26,7 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from common.errors import UserError
+from common.errors import UserError, printable
 
 DEFAULT_ADDRESS = "https://github.com/soerenab/AudioMNIST"
 METADATA = "data/audioMNIST_meta.txt"
@@ -75,11 +75,10 @@ GIT_LEFT_OUT = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", 
 
 
 class DownloadError(UserError):
-    """The clips could not be fetched. The message is made one printable line that shows no password."""
+    """The clips could not be fetched. The message shows no password."""
 
     def __init__(self, message: str):
-        line = "".join(character if character.isprintable() else " " for character in message)
-        super().__init__(_without_password(line))
+        super().__init__(_without_password(printable(message)))
 
 
 def is_managed(root: Path) -> bool:

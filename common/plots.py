@@ -15,7 +15,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
+from common.errors import printable
 from common.speakers import Verification
+
+matplotlib.rcParams["text.parse_math"] = False  # folders give speakers and corpora their names, dollars and all
 
 # Ten colours that stay apart for colour-blind readers: Paul Tol's "muted" set, and black.
 COLORS = (
@@ -55,7 +58,7 @@ def draw_embeddings(path: Path, layout: np.ndarray, labels: np.ndarray, names: S
     for place, label in enumerate(present):
         points = layout[labels == label]
         style = {"color": COLORS[place % len(COLORS)], "marker": MARKERS[place // len(COLORS) % len(MARKERS)]}
-        axes.scatter(*points.T, s=size, alpha=0.8, linewidths=0, label=names[label], **style)
+        axes.scatter(*points.T, s=size, alpha=0.8, linewidths=0, label=_legible(names[label]), **style)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xticks=[], yticks=[])  # t-SNE's coordinates have no meaning of their own
     axes.set_title(title, fontsize=11)
@@ -68,6 +71,11 @@ def draw_embeddings(path: Path, layout: np.ndarray, labels: np.ndarray, names: S
     for handle in axes.legend(title=title.split("\n")[0].rsplit(" ", 1)[-1], **legend).legend_handles:
         handle.set_sizes([40])
     _save(figure, path)
+
+
+def _legible(name: str) -> str:
+    name = printable(name)[:30]
+    return f" {name}" if name.startswith("_") else name  # matplotlib keeps such labels out of legends
 
 
 def draw_det(path: Path, curves: dict[str, Verification | None], title: str) -> None:

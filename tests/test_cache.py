@@ -3,16 +3,19 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from benchmarks import fuzz_audio
 
 from common import cache
 from common.cache import SAMPLES, open_cache, read_clip, standardise
@@ -358,3 +361,155 @@ def test_what_a_killed_build_left_is_removed_and_what_is_at_work_is_not(corpus, 
     open_cache(corpus, tmp_path)
     assert not (tmp_path / ".old.x").exists()
     assert (tmp_path / ".new.x").exists()
+
+
+# --- bad files
+
+
+def test_a_fuzzed_corpus_loses_no_file_without_a_word(tmp_path):
+    report = fuzz_audio.sweep(tmp_path, 300, seed=0, seconds=120)
+    assert (report.crashes, report.wrong) == ([], [])
+    total = sum(report.counts.values(), Counter())
+    assert total["files"] == 300 and all(total[key] > 5 for key in ("read", "skipped", "left alone"))
+    assert len(report.counts) == len(fuzz_audio.MUTATIONS)
+
+
+@pytest.mark.parametrize("name", ["a b", "Zoë", "李", "line\nend", "\udcff\udcfe"])
+def test_a_clip_is_read_whatever_its_name_is_written_in(tmp_path, write_tones, name, capfd):
+    folder = write_tones(tmp_path / "tones", ["01"], digits=range(2)).rename(tmp_path / name)
+    (folder / "01").rename(folder / name)
+    for clip in (folder / name).iterdir():
+        clip.rename(clip.with_name(clip.name.replace("01", name)))
+    (folder / name / f"5_{name}_1.wav").write_text("not audio")
+    corpus = open_folder(folder)
+    cached = open_cache(corpus, tmp_path / "cache")
+    assert len(cached.clips) == 4 and set(cached.skipped) == {f"{name}/5_{name}_1.wav"}
+    assert_rows_match(cached, corpus)
+    assert capfd.readouterr().err.rstrip("\n").count("\n") == 2, "progress, the file, the warning: a line each"
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "link to nowhere", "link to itself", "link too long"])
+def test_what_is_no_file_is_skipped_with_its_reason(corpus, tmp_path, kind):
+    path = corpus.root / "01/4_01_1.wav"
+    path.unlink()
+    links = {"device": "/dev/zero", "link to nowhere": "gone", "link to itself": path.name, "link too long": "x" * 300}
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(links[kind])
+    cached = open_cache(open_folder(corpus.root), tmp_path / "cache")
+    assert list(cached.skipped) == ["01/4_01_1.wav"] and cached.skipped["01/4_01_1.wav"]
+    assert len(cached.clips) == 89
+
+
+def test_what_a_broken_link_led_to_is_read_when_it_is_there(corpus, tmp_path):
+    path = corpus.root / "01/4_01_1.wav"
+    path.rename(tmp_path / "elsewhere.wav")
+    path.symlink_to(tmp_path / "later.wav")
+    assert len(open_cache(corpus, tmp_path / "cache").clips) == 89
+    (tmp_path / "elsewhere.wav").rename(tmp_path / "later.wav")
+    assert len(open_cache(corpus, tmp_path / "cache").clips) == 90
+
+
+@pytest.mark.parametrize("rate, channels, seconds", [(48_000, 1024, 29), (384_000, 2, 29), (48_000, 1, 36_000)])
+def test_a_file_too_large_for_a_digit_is_refused_by_its_header(tmp_path, monkeypatch, rate, channels, seconds):
+    """Hundreds of megabytes and more, of which the disk holds none."""
+    size = min(rate * seconds * channels * 2, 2**32 - 100)
+    with (tmp_path / "large.wav").open("wb") as file:
+        file.write(fuzz_audio.wav(b"", rate, channels, size=size))
+        file.truncate(44 + size)
+    monkeypatch.setattr(soundfile.SoundFile, "read", None)  # calling it would be an error of another type
+    with pytest.raises(ValueError, match="too"):
+        read_clip(tmp_path / "large.wav")
+
+
+def test_eight_channels_of_thirty_seconds_are_read(tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.tile(sine(440, 30, 48_000)[:, None], 8), 48_000)
+    assert read_clip(tmp_path / "long.wav")[0].shape == (1_440_000, 8)
+
+
+@pytest.mark.parametrize("subtype", fuzz_audio.WAV_SUBTYPES)
+def test_every_encoding_of_a_wav_is_read(tmp_path, subtype):
+    soundfile.write(tmp_path / "clip.wav", sine(500, 0.5, 8000), 8000, subtype=subtype)
+    assert abs(spectrum(standardise(*read_clip(tmp_path / "clip.wav"))).argmax() - 500) <= 1
+
+
+@pytest.mark.parametrize("rate", [4001, 37_799, 44_099, 383_999])
+def test_odd_sampling_rates_keep_frequency_and_duration(rate):
+    wave = standardise(sine(1000, 0.99, rate), rate)
+    assert abs(int(spectrum(wave).argmax()) - 1000) <= 1
+    assert np.ptp(np.flatnonzero(np.abs(wave) > 1000)) == pytest.approx(15_840, abs=40)
+
+
+@pytest.mark.parametrize("bad, loud", [(1, False), (2, True)])
+def test_skipping_more_than_a_hundredth_is_a_loud_warning(tmp_path, write_tones, capfd, bad, loud):
+    corpus = open_folder(write_tones(tmp_path / "tones", ["01"], repetitions=10))
+    for clip in corpus.clips[:bad]:
+        (corpus.root / clip.path).write_bytes(b"")
+    open_cache(corpus, tmp_path / "cache")
+    assert (f"WARNING: {bad} of 100 clips" in capfd.readouterr().err) == loud
+
+
+# --- damaged caches
+
+
+def broken(text: str):
+    return lambda place: (place / "skipped.json").write_text(text)
+
+
+def resized(change: int):
+    return lambda place: os.truncate(place / "waves.int16", (place / "waves.int16").stat().st_size + change)
+
+
+def replaced_by_a_file(place: Path) -> None:
+    shutil.rmtree(place)
+    place.write_text("in the way")
+
+
+def replaced_by_a_broken_link(place: Path) -> None:
+    shutil.rmtree(place)
+    place.symlink_to("nowhere")
+
+
+DAMAGE = {
+    "gone": shutil.rmtree,
+    "empty": lambda place: [path.unlink() for path in place.iterdir()],
+    "no list of the skipped": lambda place: (place / "skipped.json").unlink(),
+    "no waveforms": lambda place: (place / "waves.int16").unlink(),
+    "a file": replaced_by_a_file,
+    "a broken link": replaced_by_a_broken_link,
+    "an empty list": broken(""),
+    "half a list": broken('{"01/0_01'),
+    "another list": broken('{"05/0_05_1.wav": "it is bad"}'),
+    "no list": broken("[]"),
+    "a number": broken("7"),
+    "bytes": lambda place: (place / "skipped.json").write_bytes(b"\xff\xfe"),
+    "a list in a list": broken("[" * 100_000),
+    "a clip less": resized(-2 * SAMPLES),
+    "a clip more": resized(2 * SAMPLES),
+    "a byte less": resized(-1),
+    "nothing": lambda place: os.truncate(place / "waves.int16", 0),
+    "folders for files": lambda place: [(path.unlink(), path.mkdir()) for path in list(place.iterdir())],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_cache_is_built_again(corpus, tmp_path, damage, capfd):
+    (corpus.root / corpus.clips[0].path).write_text("not audio")
+    expected = open_cache(corpus, tmp_path / "cache")
+    told = capfd.readouterr().err.rsplit("\r", 1)[-1].split("\n", 1)[1]  # after the progress
+    (place,) = (tmp_path / "cache").iterdir()
+    DAMAGE[damage](place)
+    cached = open_cache(corpus, tmp_path / "cache")
+    assert cached.clips == expected.clips and cached.skipped == expected.skipped
+    assert_rows_match(cached, corpus)
+    assert capfd.readouterr().err.endswith(told), "and nothing more is said"
+    assert list((tmp_path / "cache").iterdir()) == [place] and only_whole_caches(tmp_path / "cache")
+
+
+def test_a_run_goes_on_when_its_cache_is_removed(corpus, tmp_path):
+    cached = open_cache(corpus, tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache")
+    assert_rows_match(cached, corpus)

@@ -276,7 +276,7 @@ def test_the_folder_may_be_the_corpus_or_hold_it(tmp_path, below):
     assert all((corpus.root / clip.path).is_file() for clip in corpus.clips)
 
 
-def test_other_files_are_counted_and_left_alone(tmp_path):
+def test_other_files_are_counted_and_left_alone(tmp_path, capsys):
     touch(tmp_path, "01/0_01_0.wav", "01/0_01_1.wav", "audioMNIST_meta.txt")
     ignored = [
         "01/notes.txt",
@@ -289,11 +289,28 @@ def test_other_files_are_counted_and_left_alone(tmp_path):
         "01/0_01_01.wav",  # repetition 1 once more
     ]
     touch(tmp_path, *ignored)
-    (tmp_path / "01/0_01_5.wav").symlink_to(tmp_path / "gone.wav")
-    (tmp_path / "01/0_01_6.wav").mkdir()
+    (tmp_path / "01/folder").mkdir()
     corpus = open_folder(tmp_path)
     assert [clip[:3] for clip in corpus.clips] == [("01", 0, 0), ("01", 0, 1)]
-    assert corpus.ignored == len(ignored) + 1, "and the broken link"
+    assert corpus.ignored == len(ignored)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and f"{len(ignored)} files" in told and "01/.0_01_3.wav.partial" in told
+
+
+def test_links_that_lead_to_themselves_are_survived(tmp_path):
+    touch(tmp_path, "01/0_01_0.wav")
+    for name in ("loop", "01/loop", "01/0_01_1.wav"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    corpus = open_folder(tmp_path)
+    assert len(corpus.clips) == 2 and corpus.ignored == 1, "the one that is named as a clip is skipped when it is read"
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_of_one_line(tmp_path):
+    touch(tmp_path, "01/0_01_0.wav")
+    (tmp_path / "far").symlink_to("x" * 300)  # asking for it is an error, even for root
+    with pytest.raises(UserError, match=r"cannot list .*far") as caught:
+        open_folder(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_link_to_a_clip_is_a_clip(tmp_path):
@@ -323,6 +340,11 @@ def test_a_file_in_place_of_the_folder_names_the_flag(tmp_path):
 def test_a_corpus_is_named_after_its_folder(tmp_path, below):
     touch(tmp_path / "my digits" / below, "01/7_01_3.wav")
     assert open_folder(tmp_path / "my digits").name == "my digits"
+
+
+def test_a_corpus_whose_name_is_no_line_of_text_gets_one(tmp_path):
+    touch(tmp_path / "my\ndigits\x1b[31m\udcff", "01/7_01_3.wav")
+    assert open_folder(tmp_path / "my\ndigits\x1b[31m\udcff").name == "my digits?[31m?"
 
 
 @pytest.fixture
