@@ -106,7 +106,7 @@ def sweep(count: int, seed: int) -> tuple[dict[str, Counter], list[str]]:
         flags = [flag for flag in FLAGS if flag in parser.format_help()]
         for flag in flags:
             random = ["".join(rng.choice(ALPHABET, rng.integers(1, 12))) for _ in range(count)]
-            for value in [*KNOWN, *random]:
+            for value in [*KNOWN, *CHOICES.get(flag, ()), *random]:
                 fault, taken = _try(parser, flag, value)
                 counts[flag].update({"values": 1, "taken": taken, "wrong": bool(fault)})
                 wrong += [f"{script} {flag}={value[:80]!r}: {fault}"] if fault else []
