@@ -24,7 +24,7 @@ def main(args: Namespace) -> None:
     data = SpokenDigits(args)
     models = {name: DigitClassifier((name,), lr=args.lr) for name in ("1d", "2d")}
     run_info = describe_run(args, data, models["1d"].embedder.sizes() | models["2d"].embedder.sizes())
-    start_output(args.output_dir)
+    start_output(args.output_dir, run_info, args.resume)
 
     results = {}
     for name, model in models.items():

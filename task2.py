@@ -27,7 +27,7 @@ def main(args: Namespace) -> None:
     data = SpokenDigits(args)
     model = ContrastiveModel(args.lr, args.augment)
     run_info = describe_run(args, data, model.embedder.sizes())
-    start_output(args.output_dir)
+    start_output(args.output_dir, run_info, args.resume)
 
     untrained = probe(model.embedder, data)
     fit(model, data, args, args.output_dir / "checkpoints", "contrastive", run_info)

@@ -30,7 +30,7 @@ def main(args: Namespace) -> None:
         "contrastive_2d": contrastive,
     }
     run_info = describe_run(args, data, contrastive.sizes())
-    start_output(args.output_dir)
+    start_output(args.output_dir, run_info)
 
     plots = []
     for model, embedder in embedders.items():

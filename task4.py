@@ -26,7 +26,7 @@ def main(args: Namespace) -> None:
     data = SpokenDigits(args)
     model = load_contrastive(args, data)
     run_info = describe_run(args, data, model.embedder.sizes())
-    start_output(args.output_dir)
+    start_output(args.output_dir, run_info)
 
     train, test = (embed(model.embedder, data.loader(name)) for name in ("train", "test"))
     test = whiten(train, test)

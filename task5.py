@@ -28,7 +28,7 @@ def main(args: Namespace) -> None:
     data = SpokenDigits(args)
     pretrained = load_contrastive(args, data).embedder
     run_info = describe_run(args, data, pretrained.sizes())
-    start_output(args.output_dir)
+    start_output(args.output_dir, run_info, args.resume)
 
     # Frozen encoders give the same embeddings in every epoch: computing them once is enough.
     embedded = {name: embed(pretrained, data.loader(name)) for name in ("train", "val", "test")}

@@ -52,11 +52,12 @@ def random_channel(wave: Tensor, equaliser_db: float = EQUALISER_DB, noise_share
     """Record each clip with another microphone in another room: [B, N] -> [B, N].
 
     Multiplies the spectrum by a smooth random curve and adds coloured noise to a share of the clips. Both happen
-    between one Fourier transform and its inverse, which cost more than the rest.
+    between one Fourier transform and its inverse.
     """
     spectrum = torch.fft.rfft(wave)  # [B, K]
-    spectrum = spectrum * random_equaliser(spectrum, equaliser_db)
-    spectrum = spectrum + random_noise(spectrum, noise_share)
+    spectrum *= random_equaliser(spectrum, equaliser_db)
+    noisy = torch.randperm(len(wave), device=wave.device)[: round(noise_share * len(wave))]
+    spectrum[noisy] += random_noise(spectrum[noisy])
     return torch.fft.irfft(spectrum, n=wave.shape[1])
 
 
@@ -67,38 +68,41 @@ def random_equaliser(spectrum: Tensor, standard_deviation_db: float) -> Tensor:
     order = torch.arange(1, EQUALISER_COMPONENTS + 1, device=spectrum.device).unsqueeze(1)
     curves = torch.cos(math.pi * order * mel) / order.sqrt()  # [components, K]
     amount = torch.randn(len(spectrum), EQUALISER_COMPONENTS, device=spectrum.device) * standard_deviation_db
-    return 10 ** (amount @ curves / 20)
+    return torch.exp(amount @ curves * (math.log(10) / 20))
 
 
-def random_noise(spectrum: Tensor, share: float, snr_db: tuple[float, float] = NOISE_SNR_DB) -> Tensor:
-    """The spectrum [B, K] of coloured noise at a signal-to-noise ratio drawn from ``snr_db``; 0 for the other clips."""
-    bins = spectrum.shape[1]
-    frequency = torch.linspace(0, SAMPLE_RATE / 2, bins, device=spectrum.device).clamp(min=50)  # [K], Hz
-    color = (frequency / 1000) ** _uniform(spectrum, *NOISE_SLOPE)  # [B, K]
-    noise = torch.randn(len(spectrum), bins, dtype=spectrum.dtype, device=spectrum.device) * color
-    signal_power = spectrum.abs().square().sum(dim=1, keepdim=True)
+def random_noise(spectrum: Tensor, snr_db: tuple[float, float] = NOISE_SNR_DB) -> Tensor:
+    """The spectra [B, K] of coloured noise for such clips, at signal-to-noise ratios drawn from ``snr_db``."""
+    frequency = torch.linspace(0, SAMPLE_RATE / 2, spectrum.shape[1], device=spectrum.device).clamp(min=50)  # [K], Hz
+    color = torch.exp(_uniform(spectrum, *NOISE_SLOPE) * torch.log(frequency / 1000))  # [B, K]
+    noise = torch.randn_like(spectrum) * color
     ratio = 10 ** (_uniform(spectrum, *snr_db) / 10)
-    level = (signal_power / ratio / noise.abs().square().sum(dim=1, keepdim=True)).sqrt()  # [B, 1]
-    chosen = torch.rand(len(spectrum), 1, device=spectrum.device) < share
-    return noise * level * chosen
+    return noise * (_power(spectrum) / ratio / _power(noise)).sqrt()
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    # [B, 1]; several times faster than abs().square()
+    return torch.view_as_real(spectrum).square().sum(dim=(1, 2)).unsqueeze(1)
 
 
 def random_masks(log_mel: Tensor) -> Tensor:
-    """SpecAugment (Park et al., arXiv:1904.08779): hide two stretches of bands and two of frames: [B, F, T]."""
+    """SpecAugment (Park et al., arXiv:1904.08779): hide two stretches of bands and two of frames: [B, F, T].
+
+    What is hidden becomes 0, the clip's mean.
+    """
+    batch, bands, frames = log_mel.shape
     for _ in range(MASKS):
-        log_mel = random_mask(log_mel, dim=1, max_width=MASK_BANDS)
-        log_mel = random_mask(log_mel, dim=2, max_width=MASK_FRAMES)
+        log_mel = log_mel * random_gap(batch, bands, MASK_BANDS, log_mel.device).unsqueeze(2)
+        log_mel = log_mel * random_gap(batch, frames, MASK_FRAMES, log_mel.device).unsqueeze(1)
     return log_mel
 
 
-def random_mask(log_mel: Tensor, dim: int, max_width: int) -> Tensor:
-    """Set 0 to ``max_width`` neighbouring bands (dim 1) or frames (dim 2) of each clip to 0, the clip's mean."""
-    size, batch = log_mel.shape[dim], len(log_mel)
-    width = torch.randint(0, max_width + 1, (batch, 1), device=log_mel.device)
-    start = (torch.rand(batch, 1, device=log_mel.device) * (size - width + 1)).long()
-    place = torch.arange(size, device=log_mel.device)
-    hidden = (place >= start) & (place < start + width)  # [B, size]
-    return log_mel.masked_fill(hidden.unsqueeze(2 if dim == 1 else 1), 0.0)
+def random_gap(batch: int, size: int, max_width: int, device: torch.device | None = None) -> Tensor:
+    """Rows of ones with 0 to ``max_width`` neighbouring zeros in each: [batch, size] float."""
+    width = torch.randint(0, max_width + 1, (batch, 1), device=device)
+    start = (torch.rand(batch, 1, device=device) * (size - width + 1)).long()
+    place = torch.arange(size, device=device)
+    return ((place < start) | (place >= start + width)).float()
 
 
 def _uniform(like: Tensor, low: float, high: float) -> Tensor:

@@ -46,6 +46,7 @@ class CachedCorpus(NamedTuple):
     clips: tuple[Clip, ...]
     waves: np.ndarray  # [clips, SAMPLES] int16, memory-mapped
     skipped: dict[str, str]  # path -> reason
+    key: str  # changes with the files and with what is done to them
 
 
 def open_cache(corpus: Corpus, folder: Path) -> CachedCorpus:
@@ -81,7 +82,7 @@ def _load(corpus: Corpus, place: Path) -> CachedCorpus | None:
     if not isinstance(skipped, dict):
         return None
     clips = tuple(clip for clip in corpus.clips if clip.path not in skipped)
-    return CachedCorpus(clips, waves, skipped) if len(clips) == len(waves) else None
+    return CachedCorpus(clips, waves, skipped, place.name) if len(clips) == len(waves) else None
 
 
 def standardise(samples: np.ndarray, rate: int) -> np.ndarray:

@@ -6,6 +6,7 @@ python -m common.data synthesize DIR         write the synthetic corpus as WAV f
 """
 
 import copy
+import functools
 import os
 import sys
 from argparse import Namespace
@@ -17,7 +18,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from common import download, synthetic
 from common.cache import open_cache, open_clip
@@ -50,8 +51,10 @@ class Batch(NamedTuple):
 class Examples(Dataset):
     """Rows of an array with their labels; whole batches are read at once, straight from the array."""
 
-    def __init__(self, inputs: np.ndarray, digit: np.ndarray, speaker: np.ndarray, rows: np.ndarray | None = None):
-        self.inputs = inputs  # [rows, ...], possibly memory-mapped
+    def __init__(
+        self, inputs: np.ndarray | Tensor, digit: np.ndarray, speaker: np.ndarray, rows: np.ndarray | None = None
+    ) -> None:
+        self.inputs = inputs  # [rows, ...], memory-mapped, in memory, or a tensor on the device that trains
         self.rows = np.arange(len(inputs)) if rows is None else rows  # [n] the rows that belong to this set
         self.digit = torch.as_tensor(digit)  # [n]
         self.speaker = torch.as_tensor(speaker)  # [n]
@@ -61,7 +64,7 @@ class Examples(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         picked = np.asarray(indices)
-        return Batch(torch.from_numpy(self.inputs[self.rows[picked]]), self.digit[picked], self.speaker[picked])
+        return Batch(torch.as_tensor(self.inputs[self.rows[picked]]), self.digit[picked], self.speaker[picked])
 
 
 class SpokenDigits(pl.LightningDataModule):
@@ -73,10 +76,12 @@ class SpokenDigits(pl.LightningDataModule):
 
     def __init__(self, args: Namespace) -> None:
         super().__init__()
-        # More workers than cores only take turns, and PyTorch warns about them.
-        self.args, self.num_workers = args, min(args.num_workers, os.cpu_count() or 1)
+        self.args, self.device = args, pick_device(args.accelerator)
         self.corpus = find_corpus(args)
         self.cached = open_cache(self.corpus, CACHE_DIR)
+        waves = resident(self.cached.waves, self.device)
+        # More workers than cores only take turns, and PyTorch warns about them; what is on a device needs none.
+        self.num_workers = 0 if isinstance(waves, Tensor) else min(args.num_workers, os.cpu_count() or 1)
         self.split = split_clips(self.cached.clips, args.seed, args.fold)
         if getattr(args, "label_ratio", 1.0) < 1:
             self.split = self._with_few_labels(args.label_ratio)
@@ -85,8 +90,7 @@ class SpokenDigits(pl.LightningDataModule):
         index = {name: i for i, name in enumerate(self.speakers)}
         speaker = np.array([index[clip.speaker] for clip in self.cached.clips])
         self.examples = {
-            name: Examples(self.cached.waves, digit[rows], speaker[rows], rows)
-            for name, rows in self.split._asdict().items()
+            name: Examples(waves, digit[rows], speaker[rows], rows) for name, rows in self.split._asdict().items()
         }
 
     def _with_few_labels(self, ratio: float) -> Split:
@@ -107,29 +111,49 @@ class SpokenDigits(pl.LightningDataModule):
         twin.examples = {name: Examples(inputs[name], old.digit, old.speaker) for name, old in self.examples.items()}
         return twin
 
-    def loader(self, name: str, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
-        """Batches of the ``train``, ``val`` or ``test`` examples."""
-        examples, workers = self.examples[name], self.num_workers
+    def loader(self, name: str, sampler: Sampler | None = None, workers: int = 0) -> DataLoader:
+        """Batches of the ``train``, ``val`` or ``test`` examples, in their order or that of ``sampler``.
+
+        Without workers they come on ``self.device``, ready to be embedded or scored.
+        """
         return DataLoader(
-            examples,
+            self.examples[name],
             batch_size=self.args.batch_size,
-            shuffle=shuffle,
+            sampler=sampler,
             # A last batch that is small has few negatives and noisy statistics; the next epoch's shuffle covers it.
-            drop_last=drop_last and len(examples) >= self.args.batch_size,
+            drop_last=sampler is not None and len(sampler) >= self.args.batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
-            collate_fn=_as_is,
-            generator=torch.Generator().manual_seed(self.args.seed),
+            generator=torch.Generator(),  # else a loader draws from the numbers that augmentation draws from
+            # Examples.__getitems__ has collated the batch already.
+            collate_fn=_as_is if workers else functools.partial(_to_device, device=self.device),
         )
 
     def train_dataloader(self) -> DataLoader:
-        return self.loader("train", shuffle=True, drop_last=True)
+        # Shuffles by seed and epoch, and gives each of several processes its share.
+        processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = DistributedSampler(self.examples["train"], processes, rank, seed=self.args.seed)
+        # Lightning tells it the epoch too, but later than workers begin to read in a resumed training.
+        sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed if self.trainer else 0)
+        return self.loader("train", sampler, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
-        return self.loader("val")
+        return self.loader("val", workers=self.num_workers)
 
-    def test_dataloader(self) -> DataLoader:
-        return self.loader("test")
+
+def pick_device(accelerator: str) -> torch.device:
+    """The device that Lightning gives this process for ``--accelerator``; "auto" is the best that there is."""
+    best = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator == "cpu" or best is None:
+        return torch.device("cpu")
+    return torch.device(best.type, int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def resident(waves: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
+    """All waveforms as a tensor on a GPU, if they fit in half of its free memory; else they stay where they are."""
+    if device.type != "cuda" or waves.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return waves
+    return torch.from_numpy(np.array(waves)).to(device)
 
 
 def find_corpus(args: Namespace) -> Corpus:
@@ -175,7 +199,11 @@ def _announce_synthetic(error: Exception) -> None:
 
 
 def _as_is(batch: Batch) -> Batch:
-    return batch  # Examples.__getitems__ has collated it already
+    return batch
+
+
+def _to_device(batch: Batch, device: torch.device) -> Batch:
+    return Batch(*(part.to(device) for part in batch))
 
 
 def describe(args: Namespace) -> str:

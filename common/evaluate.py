@@ -31,21 +31,18 @@ class Embeddings(NamedTuple):
         return Embeddings({name: z[rows] for name, z in self.z.items()}, self.digit[rows], self.speaker[rows])
 
 
-def pick_device() -> torch.device:
-    """The accelerator that Lightning would train on, if there is one."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-
 @torch.inference_mode()
 def outputs(module: nn.Module, loader: DataLoader, change: Callable[[Tensor], Tensor] = lambda inputs: inputs) -> list:
     """(output, digit, speaker) of each batch, in eval mode: no augmentation, fixed BatchNorm statistics.
 
+    The module moves to where the batches are.
+
     Args:
         change: applied to the inputs first.
     """
-    was_training, device = module.training, pick_device()
-    module.eval().to(device)
-    results = [(module(change(batch.inputs).to(device)), batch.digit, batch.speaker) for batch in loader]
+    was_training = module.training
+    module.eval()
+    results = [(module.to(batch.inputs.device)(change(batch.inputs)), batch.digit, batch.speaker) for batch in loader]
     module.train(was_training)
     return results
 
@@ -56,7 +53,7 @@ def embed(embedder: nn.Module, loader: DataLoader) -> Embeddings:
     z = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
     if len(z) > 1:
         z["concat"] = np.hstack(list(z.values()))
-    return Embeddings(z, torch.cat(digits).numpy(), torch.cat(speakers).numpy())
+    return Embeddings(z, torch.cat(digits).cpu().numpy(), torch.cat(speakers).cpu().numpy())
 
 
 def score_digits(classifier: nn.Module, loader: DataLoader, prefix: str) -> dict:
@@ -88,7 +85,7 @@ def add_white_noise(wave: Tensor, snr_db: float, generator: torch.Generator) -> 
     """Clips at half their level with noise at ``snr_db`` below it: [B, N] int16 -> [B, N] int16."""
     signal = wave.float() / 2  # room for the noise on top
     level = signal.square().mean(dim=1, keepdim=True).sqrt() * 10 ** (-snr_db / 20)
-    noisy = signal + level * torch.randn(wave.shape, generator=generator)
+    noisy = signal + level * torch.randn(wave.shape, generator=generator).to(wave.device)  # the same on any device
     return noisy.round().clamp(-32768, 32767).short()
 
 

@@ -1,7 +1,11 @@
 """What a finished run leaves to read: metrics.json for programs and metrics.txt for people."""
 
+import functools
+import hashlib
 import json
+import os
 import platform
+import sys
 import tempfile
 import time
 from argparse import Namespace
@@ -14,40 +18,100 @@ from common.data import SpokenDigits
 from common.errors import UserError
 from common.text import align, write_atomically
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 STARTED = time.monotonic()
+CHANGE_NOTHING = ("output_dir", "num_workers")  # arguments that have no influence on the results
 
 
 def describe_run(args: Namespace, data: SpokenDigits, parameters: dict[str, int]) -> dict:
     """The circumstances of a run: stored with its metrics and inside its checkpoints. Plain numbers and strings."""
+    arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    arguments.pop("resume")
     return {
         "corpus": data.corpus.name,
+        "fingerprint": data.cached.key,  # of the files and settings behind the waveforms
         "clips": {name: len(examples) for name, examples in data.examples.items()},
         "skipped": len(data.cached.skipped),  # clips that could not be used
         "ignored": data.corpus.ignored,  # files that are no clips
         "speakers": len(data.speakers),
         "train_speakers": data.names("train", "val"),
         "seed": args.seed,
-        "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
+        "arguments": arguments,
+        "task2_checkpoint": _digest(getattr(args, "task2_checkpoint", None)),
         "parameters": parameters,
         "versions": {name: version(name) for name in ("torch", "torchaudio", "pytorch-lightning", "scikit-learn")}
         | {"python": platform.python_version()},
     }
 
 
-def start_output(directory: Path) -> None:
-    """Make the output directory, and remove the metrics of an earlier run: what is trained now would belie them.
+def _digest(path: Path | None) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path and path.is_file() else None
+
+
+def refuse_other_run(path: Path, earlier: dict, now: dict) -> None:
+    """Raise UserError unless ``earlier``, the run that ``path`` is of, is the one that is asked for now."""
+    differing = [
+        f"--{key.replace('_', '-')} {earlier['arguments'].get(key)} (now {value})"
+        for key, value in now["arguments"].items()
+        if key not in CHANGE_NOTHING and earlier["arguments"].get(key) != value
+    ]
+    differing += [
+        what
+        for key, what in {"fingerprint": "another corpus", "task2_checkpoint": "another task 2 checkpoint"}.items()
+        if earlier.get(key) != now[key]
+    ]
+    if differing:
+        raise UserError(f"--resume: {path} is of a run with {', '.join(differing)}; start anew without --resume")
+
+
+@rank_zero_only
+def start_output(directory: Path, run: dict, resume: bool = False) -> None:
+    """Make the output directory, lock it, and remove what an earlier run left there that this one would belie.
+
+    Those are its metrics and the epochs it could be resumed from. With ``resume`` they stay; if they are of the same
+    run, and it had finished, the process ends here with exit code 0.
 
     Raises:
-        UserError: the directory cannot be made or written.
+        UserError: the directory cannot be made or written, another run is writing there, or what is there is of
+            another run.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
-        for name in ("metrics.json", "metrics.txt"):
-            (directory / name).unlink(missing_ok=True)
+        _lock(directory.resolve())
+        metrics, unfinished = directory / "metrics.json", list(directory.glob("*/last.ckpt"))
+        if resume and metrics.is_file():
+            refuse_other_run(metrics, json.loads(metrics.read_text())["run"], run)
+            print(f"{metrics}: this run has finished; nothing is left to do")
+            sys.exit()
+        if resume and unfinished:
+            return
+        if resume:
+            print(f"--resume: nothing to resume in {directory}; starting anew")
+        for path in (metrics, directory / "metrics.txt", *unfinished):
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"--output-dir {directory}: cannot write there ({error.strerror}); name another") from error
+
+
+@functools.cache  # once a process
+def _lock(directory: Path) -> None:
+    """Hold ``directory`` until the process ends, however it ends."""
+    if fcntl is None:
+        return
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(folder)
+        raise UserError(f"--output-dir {directory}: another run is writing there; name another directory") from error
+    # A loader process may outlive a killed run by seconds, and must not keep the next one out.
+    os.register_at_fork(after_in_child=lambda: os.close(folder))
 
 
 def write_listing(directory: Path, title: str, files: list[str], run: dict) -> None:
@@ -67,6 +131,8 @@ def write_metrics(directory: Path, title: str, results: dict[str, dict], run: di
     text = format_metrics(title, results, run)
     write_atomically(directory / "metrics.txt", text)
     write_atomically(directory / "metrics.json", json.dumps(results | {"run": run}, indent=2) + "\n")
+    for finished in directory.glob("*/last.ckpt"):
+        finished.unlink()
     print(f"\n{text}\nWritten to {directory}/")
 
 

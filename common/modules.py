@@ -37,11 +37,11 @@ class Embedder(nn.Module):
 
     def forward(self, wave: Tensor) -> dict[str, Tensor]:
         wave = to_float(wave)
-        rates = random_rates(wave)
+        rates = random_rates(wave) if self.training and self.augments_waveform else None
         return {name: encoder(self._view(wave, rates, name)) for name, encoder in self.encoders.items()}
 
-    def _view(self, wave: Tensor, rates: Tensor, name: str) -> Tensor:
-        if self.training and self.augments_waveform:
+    def _view(self, wave: Tensor, rates: Tensor | None, name: str) -> Tensor:
+        if rates is not None:
             # One speed for both formats: it shifts pitch and formants, and to match a clip with itself at another
             # speed would be to learn that these do not matter. They are what voices differ in.
             wave = random_channel(warp(wave, rates, random_shifts(wave)))
@@ -170,11 +170,13 @@ def projection_head(out_dim: int = 64) -> nn.Sequential:
 def one_cycle(module: pl.LightningModule, groups: list[dict]) -> dict:
     """AdamW with a learning rate that rises to each group's ``lr`` and falls to nothing (arXiv:1708.07120)."""
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+    # Not Trainer.estimated_stepping_batches: that makes the workers read before a resumed run knows its epoch.
+    steps = len(module.trainer.datamodule.train_dataloader()) * module.trainer.max_epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in groups],
         # OneCycleLR refuses fewer than two steps.
-        total_steps=max(2, int(module.trainer.estimated_stepping_batches)),
+        total_steps=max(2, steps),
         pct_start=0.2,
     )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

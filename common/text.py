@@ -1,6 +1,5 @@
-"""Text files that are never half-written, and tables that a person can read."""
+"""Files that are never half-written, and tables that a person can read."""
 
-import os
 from pathlib import Path
 
 
@@ -10,11 +9,16 @@ def align(table: list[list[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` by a file that holds ``text``; a reader finds the old one or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace ``path`` by a file that holds ``content``; a reader finds the old one or the new one, never a part."""
+    # One name for all: what a killed run leaves behind is overwritten by the next.
+    temporary = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        temporary.write_text(text)
+        if isinstance(content, bytes):
+            temporary.write_bytes(content)
+        else:
+            temporary.write_text(content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

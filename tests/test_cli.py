@@ -217,7 +217,7 @@ def test_values_that_are_right_are_taken_and_all_others_are_named_in_one_line():
 def test_no_flag_is_left_out_of_that():
     for script in fuzz_arguments.SCRIPTS:
         flags = {flag for flag in fuzz_arguments.parser_of(script)._option_string_actions if flag.startswith("--")}
-        assert flags <= {"--help", *fuzz_arguments.FLAGS}
+        assert flags <= {"--help", "--resume", *fuzz_arguments.FLAGS}
 
 
 @pytest.mark.parametrize("flag", fuzz_arguments.FOLDERS)

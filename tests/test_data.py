@@ -187,7 +187,10 @@ def test_training_is_shuffled_anew_in_each_epoch_and_repeated_by_the_seed(make_a
         served.args.seed = seed
         loader = served.train_dataloader()
         torch.manual_seed(0 if key == "first" else 5)  # the order is the seed's, whatever else drew numbers
-        epochs[key] = [order(loader), order(loader)]
+        epochs[key] = []
+        for epoch in range(2):
+            loader.sampler.set_epoch(epoch)  # as Lightning does
+            epochs[key].append(order(loader))
     assert epochs["first"] == epochs["again"]
     assert epochs["first"][0] != epochs["first"][1] and sorted(epochs["first"][0]) == sorted(epochs["first"][1])
     assert epochs["first"][0] != epochs["other"][0]
@@ -195,7 +198,7 @@ def test_training_is_shuffled_anew_in_each_epoch_and_repeated_by_the_seed(make_a
 
 
 def test_validation_and_test_come_whole_and_in_order(served):
-    for name, loader in (("val", served.val_dataloader()), ("test", served.test_dataloader())):
+    for name, loader in (("val", served.val_dataloader()), ("test", served.loader("test"))):
         rows = served.split._asdict()[name]
         assert order(loader) == [served.cached.waves[row].tobytes() for row in rows]
 

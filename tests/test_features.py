@@ -9,7 +9,7 @@ from common import augmentation
 from common.augmentation import (
     random_channel,
     random_equaliser,
-    random_mask,
+    random_gap,
     random_masks,
     random_noise,
     random_rates,
@@ -82,14 +82,16 @@ def test_random_rates_and_shifts_fill_their_ranges_and_no_more():
 @pytest.mark.parametrize("snr_db", [0.0, 20.0])
 def test_noise_has_the_signal_to_noise_ratio_it_says(snr_db):
     spectrum = torch.fft.rfft(torch.randn(8, 16_000))
-    noise = random_noise(spectrum, share=1.0, snr_db=(snr_db, snr_db))
+    noise = random_noise(spectrum, snr_db=(snr_db, snr_db))
     power = [x.abs().square().sum(dim=1) for x in (spectrum, noise)]
     torch.testing.assert_close(10 * torch.log10(power[0] / power[1]), torch.full((8,), snr_db), atol=1e-3, rtol=0)
 
 
-def test_noise_falls_on_the_share_of_the_clips():
-    noise = random_noise(torch.fft.rfft(torch.randn(400, 64)), share=0.25)
-    assert 0.15 < (noise.abs().sum(dim=1) > 0).float().mean() < 0.35
+def test_noise_falls_on_the_share_of_the_clips_wherever_they_stand():
+    wave = torch.randn(400, 64)
+    noisy = ((random_channel(wave, equaliser_db=0.0, noise_share=0.25) - wave).abs() > 1e-3).any(dim=1)
+    assert noisy.sum() == 100
+    assert 0 < noisy[:100].sum() < 60
 
 
 def test_equaliser_gains_have_the_decibels_they_say():
@@ -106,17 +108,21 @@ def test_channel_without_curve_and_noise_changes_nothing():
     torch.testing.assert_close(random_channel(wave, equaliser_db=0.0, noise_share=0.0), wave, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("dim", [1, 2])
-def test_masks_are_whole_neighbouring_bands_or_frames_of_the_width_allowed(dim):
-    masked = random_mask(torch.ones(500, 64, 101), dim=dim, max_width=8)
-    other = 3 - dim
-    hidden = (masked == 0).all(dim=other)  # [B, size]
-    assert torch.equal(hidden, (masked == 0).any(dim=other))
+def test_a_gap_is_of_neighbours_and_of_the_width_allowed():
+    hidden = random_gap(500, 64, max_width=8) == 0  # [B, size]
     widths = hidden.sum(dim=1)
     assert widths.min() == 0
     assert widths.max() == 8
     starts_and_ends = torch.diff(torch.nn.functional.pad(hidden.int(), (1, 1)), dim=1).abs().sum(dim=1)
     assert starts_and_ends.max() == 2
+    assert hidden[:, 0].any() and hidden[:, -1].any()
+
+
+def test_masks_hide_whole_bands_and_whole_frames():
+    masked = random_masks(torch.ones(200, 64, 101)) == 0  # [B, F, T]
+    bands, frames = masked.all(dim=2), masked.all(dim=1)
+    assert torch.equal(masked, bands.unsqueeze(2) | frames.unsqueeze(1))
+    assert 8 < bands.sum(dim=1).max() <= 16 and 12 < frames.sum(dim=1).max() <= 24
 
 
 def test_a_seed_repeats_every_augmentation():

@@ -93,19 +93,19 @@ def test_results_that_json_cannot_hold_leave_no_half_file(earlier):
 def test_starting_a_run_removes_the_earlier_metrics_and_nothing_else(earlier):
     (earlier / "checkpoints").mkdir()
     (earlier / "notes.txt").write_text("mine")
-    start_output(earlier)
+    start_output(earlier, RUN)
     assert files(earlier) == {"checkpoints", "notes.txt"}
 
 
 def test_starting_a_run_makes_the_folder(tmp_path):
-    start_output(tmp_path / "a" / "b")
+    start_output(tmp_path / "a" / "b", RUN)
     assert files(tmp_path / "a" / "b") == set()
 
 
 def test_an_output_folder_that_is_a_file_names_the_flag_in_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="--output-dir") as caught:
-        start_output(tmp_path / "file")
+        start_output(tmp_path / "file", RUN)
     assert "\n" not in str(caught.value)
 
 

@@ -60,7 +60,7 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(train, tmp_path, caps
     checkpoint = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
     assert checkpoint["state_dict"]["weight"].item() == 2
     assert checkpoint["model"] == "scripted" and checkpoint["run"] == {"corpus": "points"}
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["best.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert capsys.readouterr().out.count("epoch ") == 5, "a line for each epoch"
 
 
@@ -85,7 +85,7 @@ def test_an_earlier_runs_checkpoint_is_replaced(train, tmp_path):
     train([1.0, 0.0], 2, tmp_path)
     module = train([5.0], 1, tmp_path)
     assert module.weight.item() == 0
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["best.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
 # --- with the real models
@@ -142,3 +142,22 @@ def test_scores_are_those_of_the_clips_counted_one_by_one(tones, tmp_path, make_
         assert scores[f"{name}_clips"] == len(digits) == clips
         assert scores[f"{name}_acc"] == (logits.argmax(dim=1) == digits).sum().item() / clips
     assert scores["test_loss"] == pytest.approx(nn.functional.cross_entropy(logits, digits).item(), abs=1e-4)
+
+
+def test_an_epoch_draws_the_same_whatever_was_drawn_before_and_each_epoch_anew(tones, tmp_path, make_args):
+    def first_draws(folder: str, seed: int, excess: int) -> list:
+        drawn = {}
+
+        class Drawing(Scripted):
+            def training_step(self, batch, _):
+                drawn.setdefault(self.current_epoch, (torch.rand(1).item(), batch.inputs.numpy().tobytes()))
+                torch.rand(excess)
+                return (self.weight * 0).sum()
+
+        fit(Drawing([1.0]), tones, make_args(epochs=2, seed=seed), tmp_path / folder, folder, {})
+        return list(drawn.values())
+
+    first, again, other = first_draws("first", 1, 0), first_draws("again", 1, 7), first_draws("other", 2, 0)
+    assert first == again
+    assert len({number for number, _ in first + other}) == 4
+    assert first[0][1] != first[1][1], "the order is new"

@@ -1,0 +1,135 @@
+"""What evaluation costs: probes, speakers and t-SNE at 10,000 x 256 embeddings, and frozen against fine-tuned runs.
+
+    python tests/benchmarks/evaluation.py                    four minutes on 2 cores
+    python tests/benchmarks/evaluation.py --part frozen      one table: scores or frozen
+
+scores   seconds and peak memory of linear_probe (16,000 train, 4,000 validation and 10,000 test embeddings), identify
+         (5,000 enrolled, 5,000 queried), verify (12.5 million pairs) and tsne (10,000 points), each in a process of its
+         own. The embeddings are random clusters: ten digits, twenty speakers, as on AudioMNIST's test speakers.
+frozen   seconds per epoch of task 5 with frozen encoders, against fine-tuning them, and the same of a run of 50 epochs
+         with the embedding that comes before it. On synthetic speech, a tenth of the corpus: 3,000 clips.
+"""
+
+import argparse
+import functools
+import multiprocessing
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from timing import interleave, ratio, show, timed
+
+from common.cli import task_parser
+from common.data import SpokenDigits
+from common.evaluate import Embeddings, embed, linear_probe
+from common.modules import ContrastiveModel, DigitClassifier
+from common.plots import tsne
+from common.speakers import halves, identify, verify
+from common.training import fit
+
+EPOCHS = 50  # of task 5
+FORMATS = {"1d": ("1d",), "2d": ("2d",), "concat": ("1d", "2d")}
+
+
+def clusters(n: int, seed: int, width: int = 256, spread: float = 2.0) -> Embeddings:
+    """n embeddings around the sum of a digit's and a speaker's centre."""
+    centres = np.random.default_rng(0).normal(size=(30, width))
+    rng = np.random.default_rng(seed)
+    digit, speaker = np.arange(n) % 10, np.arange(n) // 10 % 20
+    z = centres[digit] + centres[10 + speaker] + spread * rng.normal(size=(n, width))
+    return Embeddings({"concat": z.astype(np.float32)}, digit, speaker)
+
+
+def probe() -> str:
+    result = linear_probe("concat", clusters(16_000, 1), clusters(4_000, 2), clusters(10_000, 3))
+    return f"accuracy {result['test_acc']:.4f}, C {result['C']}"
+
+
+def identification() -> str:
+    result = identify(*halves(clusters(10_000, 3), 42), "concat", 42)
+    return f"accuracy {result['test_acc']:.4f}, k {result['test_k']}"
+
+
+def verification() -> str:
+    return f"EER {verify(halves(clusters(10_000, 3), 42)[1], 'concat').eer:.5f}"
+
+
+def layout() -> str:
+    points, perplexity = tsne(clusters(10_000, 3).z["concat"], 42, "random")
+    return f"perplexity {perplexity:g}, spread {points.std():.1f}"
+
+
+def compare_scores(repeats: int) -> None:
+    rows = [["", "seconds", "MB more at its peak", "result"]]
+    for work in (probe, identification, verification, layout):
+        runs = [_alone(work) for _ in range(repeats)]
+        seconds, megabytes = (statistics.median(column) for column in list(zip(*runs, strict=True))[:2])
+        rows.append([work.__name__, f"{seconds:.2f}", f"{megabytes:.0f}", runs[0][2]])
+        print(*rows[-1], file=sys.stderr)
+    show("10,000 x 256 embeddings", rows)
+
+
+def _alone(work: Callable[[], str]) -> tuple[float, float, str]:
+    """Seconds, peak memory in MB above the imports', and result of ``work`` in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure, (work,))
+
+
+def _measure(work: Callable[[], str]) -> tuple[float, float, str]:
+    before, started = _peak_megabytes(), time.perf_counter()
+    result = work()
+    return time.perf_counter() - started, _peak_megabytes() - before, result
+
+
+def _peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def compare_frozen(clips: float, repeats: int) -> None:
+    args = task_parser("", "", epochs=3, lr=1e-2).parse_args(
+        ["--dataset", "synthetic", "--ratio", str(clips), "--num-workers", "0"]
+    )
+    data, pretrained = SpokenDigits(args), ContrastiveModel(1e-3).embedder
+    started = time.perf_counter()
+    embedded = {key: embed(pretrained, data.loader(key)) for key in ("train", "val", "test")}
+    embedding = time.perf_counter() - started
+    rows = [["", "fine-tuned, s", "frozen, s", "frozen / fine-tuned (range)", f"{EPOCHS} epochs with embedding"]]
+    for name, formats in FORMATS.items():
+        frozen = data.with_inputs({key: part.z[name] for key, part in embedded.items()})
+
+        def epoch(inputs: SpokenDigits, is_frozen: bool, formats: tuple = formats, name: str = name) -> float:
+            module = DigitClassifier(formats, args.lr, encoder_lr=args.lr / 10, frozen=is_frozen)
+            run = functools.partial(fit, module, inputs, args, Path("checkpoints"), name, {})
+            return statistics.mean(timed(module, run).epochs())
+
+        work = {"fine-tuned": functools.partial(epoch, data, False), "frozen": functools.partial(epoch, frozen, True)}
+        times = interleave(name, work, repeats)
+        slow, fast = (statistics.median(times[key]) for key in work)
+        whole = (embedding / len(FORMATS) + EPOCHS * fast) / (EPOCHS * slow)
+        rows.append(
+            [name, f"{slow:.3f}", f"{fast:.3f}", ratio(times["frozen"], times["fine-tuned"], "%"), f"{whole:.1%}"]
+        )
+    show(f"An epoch of task 5, {len(data.split.train)} training clips (embedding all once: {embedding:.1f} s)", rows)
+
+
+def main(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        if args.part in ("all", "scores"):
+            compare_scores(args.repeats)
+        if args.part in ("all", "frozen"):
+            compare_frozen(args.ratio, args.repeats)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("all", "scores", "frozen"), default="all")
+    parser.add_argument("--ratio", type=float, default=0.1, help="frozen: of the 30,000 clips of the synthetic corpus")
+    parser.add_argument("--repeats", type=int, default=3)
+    main(parser.parse_args())

@@ -1,0 +1,251 @@
+"""Data loading against a pipeline that decodes every clip in every epoch, on the same 48 kHz WAV files.
+
+    python tests/benchmarks/loading.py                   1,500 synthetic clips: four minutes on 2 cores
+    python tests/benchmarks/loading.py --part cache      one table: cache, loading or epoch
+
+The other pipeline is what a tutorial would do: a Dataset that decodes with soundfile, resamples to 16 kHz with
+torchaudio, pads to 1 or 3 s and, for the 2D encoder, makes a log-mel spectrogram of the clip; two DataLoader workers.
+Ours reads the cache, and makes log-mels of whole batches.
+
+cache    building it, against the same cores doing nothing but decode and resample
+loading  clips/s that reach the encoder, augmentation off
+epoch    training and validation of task 1 by the same Trainer and encoder; ours augments, the other does not
+
+The files lie in the system's page cache: a slow disk would add to every epoch of the other pipeline.
+"""
+
+import argparse
+import functools
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import soundfile
+import torch
+import torch.nn.functional as F
+import torchaudio
+from scipy.signal import resample_poly
+from timing import interleave, ratio, repeatedly, show, timed
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from common import synthetic
+from common.cache import open_cache
+from common.cli import task_parser
+from common.corpus import Clip, Corpus, audiomnist_names, open_folder
+from common.data import Batch, SpokenDigits
+from common.features import LogMel, to_float
+from common.modules import DigitClassifier
+from common.training import fit
+
+FILE_RATE, RATE = 48_000, 16_000  # Hz
+ALL_CLIPS = 30_000  # of AudioMNIST
+CONFIGURATIONS = (("1d", 1), ("1d", 3), ("2d", 1), ("2d", 3))  # format, seconds that the other pipeline pads to
+WORKERS = 2  # of the other pipeline
+
+
+class PerClip(Dataset):
+    """Clips decoded, resampled, padded and transformed one by one."""
+
+    def __init__(self, paths: list[Path], digit: Tensor, name: str, seconds: int) -> None:
+        self.paths, self.digit, self.size = paths, digit, seconds * RATE
+        self.resample = torchaudio.transforms.Resample(FILE_RATE, RATE)
+        self.mel = torchaudio.transforms.MelSpectrogram(RATE, n_fft=400, hop_length=160, n_mels=64)
+        self.two_dimensional = name == "2d"
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        samples, _ = soundfile.read(self.paths[index], dtype="float32")
+        wave = self.resample(torch.from_numpy(samples))[: self.size]
+        wave = F.pad(wave, (0, self.size - len(wave)))
+        return torch.log(self.mel(wave) + 1e-6) if self.two_dimensional else wave, self.digit[index]
+
+
+class PerClipData(pl.LightningDataModule):
+    """The clips, the split and the batches of ``data`` through the other pipeline."""
+
+    def __init__(self, data: SpokenDigits, name: str, seconds: int) -> None:
+        super().__init__()
+        self.sets, self.batch_size = {}, data.args.batch_size
+        for key in ("train", "val"):
+            clips = [data.cached.clips[row] for row in getattr(data.split, key)]
+            paths = [data.corpus.root / clip.path for clip in clips]
+            self.sets[key] = PerClip(paths, torch.tensor([clip.digit for clip in clips]), name, seconds)
+
+    def loader(self, key: str, **options: bool) -> DataLoader:
+        return DataLoader(
+            self.sets[key],
+            self.batch_size,
+            num_workers=WORKERS,
+            persistent_workers=True,
+            collate_fn=_collate,
+            **options,
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        return self.loader("train", shuffle=True, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return self.loader("val")
+
+
+def _collate(clips: list[tuple[Tensor, Tensor]]) -> Batch:
+    inputs, digit = (torch.stack(part) for part in zip(*clips, strict=True))
+    return Batch(inputs, digit, digit)
+
+
+class ReadyMade(DigitClassifier):
+    """The classifier on inputs that are ready for its encoder."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.embedder.encoders[self.formats[0]](inputs))
+
+
+# --- what is compared
+
+
+def compare_cache(corpus: Corpus, repeats: int) -> None:
+    def build() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            open_cache(corpus, Path(folder))
+            return time.perf_counter() - started
+
+    paths = [corpus.root / clip.path for clip in corpus.clips]
+    work = {
+        "decode": lambda: on_all_cores(_decode, paths),
+        "decode and resample": lambda: on_all_cores(_decode_and_resample, paths),
+        "build the cache": build,
+    }
+    times = interleave("cache", work, repeats)
+    rows = [["", "clips/s", "of the cache's time (range)", f"{ALL_CLIPS:,} clips"]]
+    for name, seconds in times.items():
+        rate = len(paths) / statistics.median(seconds)
+        share = ratio(seconds, times["build the cache"], "%")
+        rows.append([name, f"{rate:,.0f}", share, f"{ALL_CLIPS / rate:.0f} s"])
+    show(f"Cache of {len(paths):,} clips, {os.cpu_count()} cores", rows)
+
+
+def _decode(path: Path) -> np.ndarray:
+    return soundfile.read(path, dtype="float32")[0]
+
+
+def _decode_and_resample(path: Path) -> np.ndarray:
+    return resample_poly(_decode(path), 1, FILE_RATE // RATE)
+
+
+def _discard(work: Callable, item: object) -> None:
+    work(item)  # the result stays in the worker
+
+
+def on_all_cores(work: Callable, items: list, **progress: object) -> None:
+    """Do ``work`` on each item in forked processes, as the cache does."""
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
+        done = pool.map(functools.partial(_discard, work), items, chunksize=32)
+        list(tqdm(done, total=len(items), leave=False, **({"disable": True} | progress)))
+
+
+def compare_loading(data: dict[int, SpokenDigits], repeats: int) -> None:
+    features = {"1d": to_float, "2d": lambda wave: log_mel(to_float(wave))}
+    log_mel = LogMel()
+    rows = [["", "other, clips/s", *(f"ours, {n} workers" for n in data), "faster (range)"]]
+    for name, seconds in CONFIGURATIONS:
+        other = PerClipData(data[0], name, seconds).loader("train", shuffle=True)
+        work = {"other": functools.partial(_read, other, lambda inputs: inputs)}
+        for workers, own in data.items():
+            work[f"ours {workers}"] = functools.partial(_read, own.loader("train", shuffle=True), features[name])
+        times = interleave(f"loading {name} {seconds} s", work, repeats)
+        rates = [f"{1 / statistics.median(t):,.0f}" for t in times.values()]
+        rows.append([f"{name}, other {seconds} s", *rates, ratio(times["other"], times["ours 0"])])
+    show("Loading alone (faster: with 0 workers)", rows)
+
+
+@torch.inference_mode()
+def _read(loader: DataLoader, features: Callable[[Tensor], Tensor]) -> float:
+    """Seconds per clip."""
+
+    def pass_over() -> None:
+        for batch in loader:
+            features(batch.inputs)
+
+    return repeatedly(pass_over) / len(loader.dataset)
+
+
+def compare_epochs(data: dict[int, SpokenDigits], folder: Path, repeats: int) -> None:
+    rows = [["", "other, s", *(f"ours, {n} workers, s" for n in data), "faster (range)"]]
+    for name, seconds in CONFIGURATIONS:
+        work = {"other": functools.partial(_epoch, ReadyMade, PerClipData(data[0], name, seconds), data[0].args, name)}
+        for workers, own in data.items():
+            work[f"ours {workers}"] = functools.partial(_epoch, DigitClassifier, own, own.args, name)
+        times = interleave(
+            f"epoch {name} {seconds} s", {k: functools.partial(w, folder) for k, w in work.items()}, repeats
+        )
+        medians = [f"{statistics.median(t):.2f}" for t in times.values()]
+        rows.append([f"{name}, other {seconds} s", *medians, ratio(times["other"], times["ours 0"])])
+    clips = ", ".join(f"{len(getattr(data[0].split, key))} {key}" for key in ("train", "val"))
+    show(f"An epoch of task 1, {clips} clips (faster: with 0 workers)", rows)
+
+
+def _epoch(
+    model: type[DigitClassifier], data: pl.LightningDataModule, args: Namespace, name: str, folder: Path
+) -> float:
+    """Seconds of a training epoch with its validation, workers at work."""
+    module = model((name,), lr=args.lr)
+    return statistics.mean(timed(module, lambda: fit(module, data, args, folder / "checkpoints", name, {})).epochs())
+
+
+# --- the corpus
+
+
+def write_wavs(folder: Path, ratio: float) -> Corpus:
+    """A share of the synthetic corpus at AudioMNIST's sampling rate."""
+    clips = Corpus("", audiomnist_names(), None).take(ratio, seed=42).clips
+    (folder / synthetic.MARKER).write_text("Synthetic speech, not AudioMNIST.\n")
+    on_all_cores(functools.partial(_write_wav, folder), clips, disable=False, desc="writing", unit=" clips")
+    return open_folder(folder)
+
+
+def _write_wav(folder: Path, clip: Clip) -> None:
+    samples, rate = synthetic.speak(*clip[:3])
+    path, divisor = folder / clip.path, np.gcd(rate, FILE_RATE)
+    path.parent.mkdir(exist_ok=True)
+    soundfile.write(path, resample_poly(samples, FILE_RATE // divisor, rate // divisor), FILE_RATE, subtype="PCM_16")
+
+
+def open_data(folder: Path, workers: int) -> SpokenDigits:
+    flags = ["--data-dir", str(folder), "--num-workers", str(workers), "--epochs", "3"]
+    return SpokenDigits(task_parser("", "", epochs=3, lr=4e-3).parse_args(flags))
+
+
+def main(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        os.chdir(name)  # the cache is made in data/ of the current folder
+        folder = Path(name, "wavs")
+        folder.mkdir()
+        corpus = write_wavs(folder, args.ratio)
+        if args.part in ("all", "cache"):
+            compare_cache(corpus, args.repeats)
+        data = {workers: open_data(folder, workers) for workers in (0, 2)}
+        if args.part in ("all", "loading"):
+            compare_loading(data, args.repeats)
+        if args.part in ("all", "epoch"):
+            compare_epochs(data, Path(name), args.repeats)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("all", "cache", "loading", "epoch"), default="all")
+    parser.add_argument("--ratio", type=float, default=0.05, help="of the 30,000 clips of the synthetic corpus")
+    parser.add_argument("--repeats", type=int, default=5)
+    main(parser.parse_args())
