@@ -9,6 +9,10 @@ if [ $# -lt 2 ] || [ "${1#-}" != "$1" ] || [ "${2#-}" != "$2" ]; then
 fi
 flags=(--ratio "$1" --epochs "$2" "${@:3}")
 for flag in "${@:3}"; do
+    if [[ $flag == --label-ratio* || $flag == --augment* || $flag == --task[12]-checkpoint* ]]; then
+        echo "run_all.sh: error: ${flag%%=*} is a flag of some tasks only; run them one by one" >&2
+        exit 2
+    fi
     if [[ $flag == --output-dir* ]]; then
         echo "run_all.sh: error: --output-dir would mix the five tasks; run it from the folder to fill instead" >&2
         exit 2
@@ -32,6 +36,9 @@ for task in 1 2 3 4 5; do
     started=$SECONDS
     "${python[@]}" "$here/task$task.py" "${flags[@]}"
     code=$?
+    if [ $code -eq 2 ] && [ $task = 1 ]; then  # a wrong argument: it has been named
+        exit 2
+    fi
     if [ $code -ne 0 ]; then
         echo "run_all.sh: error: task$task.py failed with exit code $code; the tasks after it were not run" >&2
         exit $code

@@ -4,20 +4,28 @@ import argparse
 import contextlib
 import ctypes
 import math
+import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import pytorch_lightning as pl
+from pytorch_lightning.strategies import StrategyRegistry
 
-from common.errors import UserError
+from common.errors import UserError, printable
 
 # Parameters of glibc's mallopt, from its malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 TASK1_DIR = Path("task1_supervised")
 TASK2_CHECKPOINT = Path("task2_contrastive/checkpoints/best.ckpt")
+
+# More than anybody means: what is above is a slip of the hand, and would fill the memory or never end.
+MOST_EPOCHS = MOST_CLIPS = 1_000_000
+MOST_PROCESSES = 1024
+MOST_LEARNING = 1000.0
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,14 +34,20 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str) -> None:
         super().__init__(description=description, formatter_class=_Formatter, allow_abbrev=False)
 
-    def parse_args(self, *args, **kwargs) -> argparse.Namespace:
-        parsed = super().parse_args(*args, **kwargs)
+    def parse_args(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+        arguments = sys.argv[1:] if arguments is None else arguments
+        for text in arguments:
+            if re.fullmatch(r"--[^=]+=--", text):  # argparse may take it for an empty list
+                self.error(f"argument {text[:-3]}: expected a value, got '--'")
+        parsed, unknown = self.parse_known_args(arguments)
+        if unknown:
+            self.error(f"unrecognized arguments: {shlex.join(unknown)}")
         if parsed.data_dir is not None and parsed.dataset != "auto":
             self.error(f"argument --dataset: {parsed.dataset} and --data-dir are two sources; leave one out")
         return parsed
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+        self.exit(2, f"{self.prog}: error: {_short(printable(message), 400)} (--help lists the flags)\n")
 
 
 def task_parser(
@@ -57,13 +71,13 @@ def task_parser(
     training = parser.add_argument_group("training")
     unused = "accepted so that one set of flags drives all five tasks; nothing is trained here"
     epochs_help = "passes over the training clips, at most" if epochs else unused
-    training.add_argument("--epochs", type=_whole(1), default=epochs, metavar="INT", help=epochs_help)
+    training.add_argument("--epochs", type=_whole(1, MOST_EPOCHS), default=epochs, metavar="INT", help=epochs_help)
     lr_help = "peak learning rate" if lr else unused
     training.add_argument("--lr", type=_learning_rate, default=lr, metavar="FLOAT", help=lr_help)
     # BatchNorm and the contrastive loss compare the clips of a batch: one alone has nothing to be compared with.
-    training.add_argument("--batch-size", type=_whole(2), default=64, metavar="INT", help="clips per step")
+    training.add_argument("--batch-size", type=_whole(2, MOST_CLIPS), default=64, metavar="INT", help="clips per step")
     workers_help = "processes that load batches"
-    training.add_argument("--num-workers", type=_whole(0), default=4, metavar="INT", help=workers_help)
+    training.add_argument("--num-workers", type=_whole(0, MOST_PROCESSES), default=4, metavar="INT", help=workers_help)
     if learns_from_labels:
         label_help = "fraction of the training clips whose labels are used, stratified; validation and test stay whole"
         training.add_argument("--label-ratio", type=_ratio, default=1.0, metavar="FLOAT", help=label_help)
@@ -73,13 +87,13 @@ def task_parser(
     output_help = "where checkpoints and metrics go"
     resume_help = "go on after the last epoch of a run that was stopped; what is finished is not trained again"
     files.add_argument("--resume", action="store_true", help=resume_help if epochs else unused)
-    files.add_argument("--output-dir", type=Path, default=Path(output_dir), metavar="DIR", help=output_help)
+    files.add_argument("--output-dir", type=a_folder, default=Path(output_dir), metavar="DIR", help=output_help)
     if "task1" in reads:
         help_text = "output directory of task1.py"
-        files.add_argument("--task1-checkpoint", type=Path, default=TASK1_DIR, metavar="DIR", help=help_text)
+        files.add_argument("--task1-checkpoint", type=a_folder, default=TASK1_DIR, metavar="DIR", help=help_text)
     if "task2" in reads:
         help_text = "encoders that task2.py trained"
-        files.add_argument("--task2-checkpoint", type=Path, default=TASK2_CHECKPOINT, metavar="PATH", help=help_text)
+        files.add_argument("--task2-checkpoint", type=_path, default=TASK2_CHECKPOINT, metavar="PATH", help=help_text)
     return parser
 
 
@@ -88,10 +102,10 @@ def _add_hardware_flags(parser: argparse.ArgumentParser) -> None:
     accelerators = ("auto", "cpu", "gpu", "mps", "tpu")
     hardware.add_argument("--accelerator", choices=accelerators, default="auto", help="what trains")
     devices_help = "processes per machine, each with its own device and --batch-size"
-    hardware.add_argument("--devices", type=_whole(1), default=1, metavar="INT", help=devices_help)
-    hardware.add_argument("--num-nodes", type=_whole(1), default=1, metavar="INT", help="machines")
+    hardware.add_argument("--devices", type=_whole(1, MOST_PROCESSES), default=1, metavar="INT", help=devices_help)
+    hardware.add_argument("--num-nodes", type=_whole(1, MOST_PROCESSES), default=1, metavar="INT", help="machines")
     strategy_help = "how they work together, such as ddp"
-    hardware.add_argument("--strategy", default="auto", metavar="NAME", help=strategy_help)
+    hardware.add_argument("--strategy", type=_strategy, default="auto", metavar="NAME", help=strategy_help)
     precisions = ("32-true", "16-mixed", "bf16-mixed")
     hardware.add_argument("--precision", choices=precisions, default="32-true", help="of the arithmetic")
 
@@ -102,7 +116,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     ratio_help = "fraction of the clips to use, above 0 and at most 1"
     data.add_argument("--ratio", type=_ratio, default=1.0, metavar="FLOAT", help=ratio_help)
     folder_help = "folder that holds the speaker folders; without it see --dataset"
-    data.add_argument("--data-dir", type=Path, metavar="DIR", help=folder_help)
+    data.add_argument("--data-dir", type=a_folder, metavar="DIR", help=folder_help)
     dataset_help = "auto: AudioMNIST from data/AudioMNIST or a download, else synthetic speech"
     data.add_argument("--dataset", choices=("auto", "audiomnist", "synthetic"), default="auto", help=dataset_help)
     fold_help = "test and validate on the speakers of this fold of the AudioMNIST paper"
@@ -145,33 +159,65 @@ def _keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
-def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
+def a_folder(text: str) -> Path:
+    """The path of a folder, there already or not: the type of an argument."""
+    path = _path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a folder, {_quoted(text)} is a file")
+    return path
+
+
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected a path, got {text!r}")
+    path = Path(text)
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # too long, through a file, a link to itself; with a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise argparse.ArgumentTypeError(f"{_quoted(text)} cannot be a path ({reason})") from error
+    return path
+
+
+def _strategy(text: str) -> str:
+    names = ["auto", *sorted(StrategyRegistry.available_strategies())]
+    if text not in names:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(names[:5])}, ..., got {_quoted(text)}")
+    return text
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        limits = f"at least {low}" if high is None else f"from {low} to {high}"
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
-        if value is None or value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"expected a whole number {limits}, got {text!r}")
+        # Not all that int() takes: no 1_000, no digits of other scripts. The length spares it numbers without end.
+        value = int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) else None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {_quoted(text)}")
         return value
 
     return parse
 
 
 def _ratio(text: str) -> float:
-    return _number(text, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+    return _number(text, 1, "a number above 0 and at most 1")
 
 
 def _learning_rate(text: str) -> float:
-    return _number(text, lambda value: 0 < value < math.inf, "a number above 0")
+    return _number(text, MOST_LEARNING, f"a number above 0 and at most {MOST_LEARNING:g}")
 
 
-def _number(text: str, allowed: Callable[[float], bool], expected: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not allowed(value):
-        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+def _number(text: str, high: float, expected: str) -> float:
+    decimal = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text)
+    value = float(text) if decimal else math.nan
+    if not 0 < value <= high:
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {_quoted(text)}")
     return value
+
+
+def _quoted(text: str) -> str:
+    return repr(_short(text, 60))
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from common import download, synthetic
 from common.cache import open_cache, open_clip
-from common.cli import Parser, add_data_flags, run
+from common.cli import Parser, a_folder, add_data_flags, run
 from common.corpus import (
     SYNTHETIC_NAME,
     Corpus,
@@ -269,6 +269,6 @@ if __name__ == "__main__":
     parser = Parser(__doc__)
     commands = ("show", "fetch", "synthesize")
     parser.add_argument("command", nargs="?", choices=commands, default="show", help="what to do")
-    parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="folder to fetch into or to write")
+    parser.add_argument("folder", nargs="?", type=a_folder, metavar="DIR", help="folder to fetch into or to write")
     add_data_flags(parser)
     run(main, parser)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks import fuzz_arguments
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -201,3 +202,46 @@ def test_the_seed_fixes_every_source_of_random_numbers(parser, monkeypatch):
         run(lambda args: drawn.append((random.random(), np.random.rand(), torch.rand(1).item())), parser)
     assert drawn[0] == drawn[1]
     assert all(a != b for a, b in zip(drawn[0], drawn[2], strict=True))
+
+
+# --- every flag of every script
+
+
+def test_values_that_are_right_are_taken_and_all_others_are_named_in_one_line():
+    counts, wrong = fuzz_arguments.sweep(count=20, seed=0)
+    assert wrong == []
+    assert set(counts) == set(fuzz_arguments.FLAGS)
+    assert all(0 < count["taken"] < count["values"] for count in counts.values())
+
+
+def test_no_flag_is_left_out_of_that():
+    for script in fuzz_arguments.SCRIPTS:
+        flags = {flag for flag in fuzz_arguments.parser_of(script)._option_string_actions if flag.startswith("--")}
+        assert flags <= {"--help", "--resume", *fuzz_arguments.FLAGS}
+
+
+@pytest.mark.parametrize("flag", fuzz_arguments.FOLDERS)
+def test_a_file_where_a_folder_belongs_is_named(parser, capsys, tmp_path, flag):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SystemExit) as caught:
+            parser.parse_args([flag, str(path)])
+        assert flag in one_line_of_error(capsys, caught.value.code)
+
+
+@pytest.mark.parametrize(
+    "words", [["fetch", "a\0b"], ["fetch", ""], ["show", "x" * 5000], ["delete"], ["fetch", "a", ""]]
+)
+def test_wrong_words_after_common_data_are_named_in_one_line(capsys, words):
+    with pytest.raises(SystemExit) as caught:
+        fuzz_arguments.parser_of("common/data.py").parse_args(words)
+    line = one_line_of_error(capsys, caught.value.code)
+    assert any(name in line for name in ("DIR", "command", "''"))
+
+
+@pytest.mark.parametrize("words", [["a\nb"], [""], ["x" * 100_000], ["--fast\x1b[31m=1"], ["--ratio=1", "\udcff"]])
+def test_an_unknown_argument_is_one_short_line(parser, capsys, words):
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args(words)
+    line = one_line_of_error(capsys, caught.value.code)
+    assert "unrecognized" in line and len(line) < 600 and line[:-1].isprintable()

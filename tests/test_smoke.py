@@ -226,10 +226,11 @@ def test_tasks_3_and_5_refuse_a_missing_checkpoint_alike(folder, run_here, monke
 @pytest.mark.parametrize("task", range(1, 6))
 def test_a_wrong_flag_is_exit_code_2_and_leaves_the_results(folder, run_here, monkeypatch, capsys, task):
     monkeypatch.chdir(folder)
-    with pytest.raises(SystemExit) as caught:
-        run_here(f"task{task}.py", "--ratio", "2")
-    assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith(f"task{task}.py: error: argument --ratio")
+    for flag, value in (("--ratio", "2"), ("--strategy", "nonsense")):
+        with pytest.raises(SystemExit) as caught:
+            run_here(f"task{task}.py", flag, value)
+        assert caught.value.code == 2
+        assert capsys.readouterr().err.startswith(f"task{task}.py: error: argument {flag}")
     assert (folder / DIRECTORIES[task - 1] / "metrics.txt").is_file()
 
 
@@ -253,11 +254,21 @@ def run_all(script: Path, *flags: str, folder: Path, environment: dict) -> subpr
 
 
 @pytest.mark.parametrize(
-    "flags", [[], ["0.01"], ["--ratio", "0.01"], ["0.01", "--epochs"], ["1.0", "1", "--output-dir", "x"]]
+    "flags",
+    [
+        *([], ["0.01"], ["--ratio", "0.01"], ["0.01", "--epochs"], ["1.0", "1", "--output-dir", "x"]),
+        *(["1.0", "1", "--label-ratio=0.5"], ["1.0", "1", "--task2-checkpoint", "x"]),
+    ],
 )
 def test_run_all_without_ratio_and_epochs_is_exit_code_2(repository, tmp_path, shell, flags):
     answer = run_all(repository / "run_all.sh", *flags, folder=tmp_path, environment=shell)
     assert answer.returncode == 2 and answer.stdout == "" and answer.stderr.count("\n") == 1
+
+
+def test_run_all_leaves_a_wrong_argument_to_the_first_task(repository, tmp_path, shell):
+    flags = ["1", "1", "--strategy", "nonsense"]
+    answer = run_all(repository / "run_all.sh", *flags, folder=tmp_path, environment=shell)
+    assert answer.returncode == 2 and answer.stderr.count("\n") == 1 and "--strategy" in answer.stderr
 
 
 def test_run_all_stops_at_the_first_failing_task(repository, tmp_path, shell):

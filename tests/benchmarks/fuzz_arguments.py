@@ -1,0 +1,158 @@
+"""Give every flag of every script values that people and programs get wrong, known ones and random ones.
+
+python tests/benchmarks/fuzz_arguments.py --count 2000 --seed 1
+
+Each script's own parser reads them, in this process. A value is either right, by a description of the flag that is
+written down here a second time, and is taken for what it says; or the answer is exit code 2 and one short line that
+names the flag. The table counts values for each flag over all scripts. Exit code 1 if any answer is another.
+"""
+
+import argparse
+import contextlib
+import io
+import re
+import runpy
+import sys
+from collections import Counter, defaultdict
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+if str(REPOSITORY) not in sys.path:  # so that the script finds the package `common`
+    sys.path.insert(0, str(REPOSITORY))
+
+import common.cli  # noqa: E402
+from common.text import align  # noqa: E402
+
+SCRIPTS = (*(f"task{task}.py" for task in range(1, 6)), "common/data.py")
+WHOLE = {
+    "--epochs": (1, 10**6),
+    "--batch-size": (2, 10**6),
+    "--num-workers": (0, 1024),
+    "--seed": (0, 2**32 - 1),
+    "--fold": (1, 5),
+    "--devices": (1, 1024),
+    "--num-nodes": (1, 1024),
+}
+DECIMAL = {"--ratio": 1, "--lr": 1000, "--label-ratio": 1}  # above 0 and at most this
+CHOICES = {
+    "--dataset": ["auto", "audiomnist", "synthetic"],
+    "--accelerator": ["auto", "cpu", "gpu", "mps", "tpu"],
+    "--precision": ["32-true", "16-mixed", "bf16-mixed"],
+    "--strategy": ["auto", "ddp", "ddp_spawn", "fsdp", "deepspeed"],  # and more
+    "--augment": ["none", "waveform", "spectrogram", "both"],
+}
+FOLDERS = ("--data-dir", "--output-dir", "--task1-checkpoint")
+PATHS = (*FOLDERS, "--task2-checkpoint")
+FLAGS = (*WHOLE, *DECIMAL, *CHOICES, *PATHS)
+
+KNOWN = (
+    *("", " ", "\n", "\t", "-", "--", "+", ".", ",", "e", "e5", "1e", "0x10", "0b1", "0o7", "1e400", "-1e400"),
+    *("1e-400", "nan", "NaN", "-nan", "inf", "-inf", "Infinity", "1e999999999", "1_0", "_1", "1_", "1,5"),
+    *("1.5", "0.5.", "\xbd", "\u0663", "\uff11", "\xb2", "\u0660.\u0665", "\u22121", "1 ", " 1", "1\n", "none"),
+    *("1\0", "\x000", "0", "-0", "+0", "0.0", "-1", "1", "+1", "01", "1.", ".1", "2", "3", "5", "6", "64"),
+    *("0.5", "1.0", "1.0000000000000002", "1e-5", "5e-324", "9" * 19, "9" * 5000, "1" + "0" * 30, "1024"),
+    *("1025", "1000000", "1000001", "4294967295", "4294967296", "1000000000000", "1e6", "1000.1", "None"),
+    *("null", "True", "[1]", "{}", "1;ls", "$(ls)", "`ls`", "%s", "%n", "{0}", "a" * 5000, "a/" * 3000),
+    *("/dev/null/x", "a\0b", "nonsense", "AUTO", "auto ", "cpu,gpu", "ddp2", "--epochs", "\x1b[31m", "\udcff"),
+    *("\ud800", "\U0001f4a5", "\u03a9", "\u202e1"),
+)  # fmt: skip
+ALPHABET = [*"0123456789" * 4, *"+-.eE_ xXinfa,%/\\'\"\u0663\uff11\xb2\n\0\x1b\udcff", "e-", "e+"]
+
+
+def parser_of(script: str) -> argparse.ArgumentParser:
+    """The parser that a script builds before it hands it to common.cli.run."""
+    caught, run = [], common.cli.run
+    common.cli.run = lambda main, parser: caught.append(parser)
+    try:
+        runpy.run_path(str(REPOSITORY / script), run_name="__main__")
+    finally:
+        common.cli.run = run
+    return caught[0]
+
+
+def is_right(flag: str, value: str) -> bool:
+    """What the flag's description says about a value."""
+    if flag in WHOLE:
+        low, high = WHOLE[flag]
+        return bool(re.match(r"[+-]?[0-9]+\Z", value)) and low <= Decimal(value) <= high
+    if flag in DECIMAL:
+        number = re.match(r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?\Z", value)
+        # What is less than the smallest float is 0.
+        return bool(number) and Decimal("3e-324") < Decimal(value) and float(value) <= DECIMAL[flag]
+    if flag in CHOICES:
+        return value in CHOICES[flag]
+    if not value.strip() or value == "--" or "\0" in value or value.startswith("/dev/null/"):
+        return False
+    try:
+        name = value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return len(name) < 4096 and all(len(part) < 256 for part in name.split(b"/"))
+
+
+def sweep(count: int, seed: int) -> tuple[dict[str, Counter], list[str]]:
+    """Try the known values and ``count`` random ones for each flag of each script.
+
+    Returns:
+        the counts of each flag, and a line for each wrong answer.
+    """
+    rng = np.random.default_rng(seed)
+    counts, wrong = defaultdict(Counter), []
+    for script in SCRIPTS:
+        parser = parser_of(script)
+        flags = [flag for flag in FLAGS if flag in parser.format_help()]
+        for flag in flags:
+            random = ["".join(rng.choice(ALPHABET, rng.integers(1, 12))) for _ in range(count)]
+            for value in [*KNOWN, *CHOICES.get(flag, ()), *random]:
+                fault, taken = _try(parser, flag, value)
+                counts[flag].update({"values": 1, "taken": taken, "wrong": bool(fault)})
+                wrong += [f"{script} {flag}={value[:80]!r}: {fault}"] if fault else []
+    return counts, wrong
+
+
+def _try(parser: argparse.ArgumentParser, flag: str, value: str) -> tuple[str, bool]:
+    """What is wrong with the answer to a value, if anything, and whether it was taken."""
+    told, said = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(said):
+            taken = vars(parser.parse_args([f"{flag}={value}"]))[flag[2:].replace("-", "_")]
+    except SystemExit as error:
+        return _fault_of_refusal(flag, value, error.code, told.getvalue(), said.getvalue()), False
+    except BaseException as error:  # whatever it is, it is a finding
+        return f"{type(error).__name__}: {error}"[:300], False
+    if not is_right(flag, value):
+        return f"it was taken as {str(taken)[:80]!r}", True
+    meant = Path(value) if flag in PATHS else value if flag in CHOICES else type(taken)(value)
+    return "" if taken == meant else f"it was taken as {taken!r}", True
+
+
+def _fault_of_refusal(flag: str, value: str, code: object, told: str, said: str) -> str:
+    if is_right(flag, value):
+        return f"it was refused: {told}"
+    if code != 2 or said:
+        return f"exit code {code}, {said!r}"
+    line = told.removesuffix("\n")
+    return "" if line.isprintable() and flag in line and len(line) < 600 else f"the answer is {told!r}"
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--count", type=int, default=2000, help="random values for each flag of each script")
+    arguments.add_argument("--seed", type=int, default=1)
+    args = arguments.parse_args()
+    counts, wrong = sweep(args.count, args.seed)
+    rows = [*counts.items(), ("total", sum(counts.values(), Counter()))]
+    columns = ("values", "taken", "wrong")
+    print(
+        "\n".join(align([["flag", *columns], *([flag, *(str(count[key]) for key in columns)] for flag, count in rows)]))
+    )
+    for line in wrong[:50]:
+        print(line.encode("utf-8", "backslashreplace").decode())
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
