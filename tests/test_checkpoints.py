@@ -2,13 +2,15 @@
 
 import os
 import pickle
+import zipfile
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from common.checkpoints import load_contrastive, load_supervised
+from common.checkpoints import MAX_BYTES, load_contrastive, load_supervised
 from common.data import SpokenDigits
 from common.errors import UserError
 from common.modules import ContrastiveModel, DigitClassifier
@@ -178,3 +180,131 @@ def test_one_of_another_corpus_is_noted(place, capsys):
     place.load()
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and place.flag in told and "elsewhere" in told and "tones" in told
+
+
+# --- hostile ones
+
+
+def packed(checkpoint: dict, path: Path) -> None:
+    """The same checkpoint, each part compressed."""
+    torch.save(checkpoint, path)
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+
+
+def endless_text() -> tuple:
+    """A small object that takes years to be shown: pairs of pairs of pairs."""
+    pair = ("x", "x")
+    for _ in range(60):
+        pair = (pair, pair)
+    return pair
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused_unread(place, monkeypatch):
+    checkpoint = checkpoint_of(place.module, place.name)
+    packed(checkpoint | {"more": torch.zeros(MAX_BYTES, dtype=torch.uint8)}, place.path)
+    assert place.path.stat().st_size < 2_000_000
+    monkeypatch.setattr(torch, "load", None)
+    place.is_refused("not a readable checkpoint")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(place, value):
+    state = place.module.state_dict()
+    list(state.values())[-1].view(-1)[0] = value
+    torch.save(checkpoint_of(place.module, place.name), place.path)
+    place.is_refused("no finite numbers")
+
+
+def with_weight(change):
+    def spoil(checkpoint):
+        key = next(key for key, value in checkpoint["state_dict"].items() if value.ndim > 1)
+        checkpoint["state_dict"][key] = change(checkpoint["state_dict"][key])
+
+    return spoil
+
+
+HOSTILE = {
+    "a huge shape": with_weight(lambda value: torch.zeros(1).expand(10**6, 10**6)),
+    "no dimension": with_weight(lambda value: torch.tensor(0.0)),
+    "no tensor": with_weight(lambda value: "weights"),
+    "a sparse tensor": with_weight(lambda value: torch.eye(3).to_sparse()),
+    "weights in a list": lambda checkpoint: checkpoint.update(state_dict=[torch.zeros(3)]),
+    "no weights": lambda checkpoint: checkpoint.update(state_dict={}),
+    "a model without a name": lambda checkpoint: checkpoint.update(model=None),
+    "an endless name": lambda checkpoint: checkpoint.update(model=endless_text()),
+    "an endless corpus": lambda checkpoint: checkpoint["run"].update(corpus=endless_text()),
+    "a very long name": lambda checkpoint: checkpoint.update(model="line\n" * 10**6),
+    "a run in words": lambda checkpoint: checkpoint.update(run="yesterday"),
+    "numbered hyper-parameters": lambda checkpoint: checkpoint.update(hyper_parameters={1: 2}),
+    "hyper-parameters in a list": lambda checkpoint: checkpoint.update(hyper_parameters=["1d"]),
+    "unhashable speakers": lambda checkpoint: checkpoint["run"].update(train_speakers=[["01"]]),
+}
+
+
+@pytest.mark.parametrize("spoil", HOSTILE)
+def test_a_hostile_one_is_refused_in_one_short_line(place, spoil):
+    checkpoint = checkpoint_of(place.module, place.name)
+    HOSTILE[spoil](checkpoint)
+    torch.save(checkpoint, place.path)
+    place.is_refused(str(place.path))
+
+
+def test_any_bytes_changed_are_a_checkpoint_or_one_line(place):
+    torch.save(checkpoint_of(place.module, place.name), place.path)
+    whole, rng = place.path.read_bytes(), np.random.default_rng(0)
+    outcomes = set()
+    for number in range(60):
+        content = bytearray(whole)
+        if number % 3 == 0:
+            del content[rng.integers(len(content)) :]
+        else:  # the pickle is at the start, the table of contents at the end
+            near = rng.integers(0, 4000, 20) if number % 3 == 1 else len(content) - rng.integers(1, 4000, 20)
+            for where in near:
+                content[where] = rng.integers(256)
+        place.path.write_bytes(content)
+        try:
+            place.load()
+            outcomes.add("read")
+        except UserError as error:
+            assert len(str(error)) < 1000 and "\n" not in str(error)
+            outcomes.add("refused")
+    assert "refused" in outcomes
+
+
+@pytest.mark.parametrize(
+    "task, flag",
+    [(3, "--task1-checkpoint"), (3, "--task2-checkpoint"), (4, "--task2-checkpoint"), (5, "--task2-checkpoint")],
+)
+@pytest.mark.parametrize("content", ["payload", "payload beside the weights", "text", "a folder", "not a number"])
+def test_each_task_refuses_it_before_it_writes_anything(tones, tmp_path, run_here, monkeypatch, task, flag, content):
+    monkeypatch.chdir(tmp_path)
+    trace = tmp_path / "trace"
+    bomb = Payload(os.system, f"touch {trace}")
+    good = {kind: Place(kind, tmp_path / kind, tones) for kind in ("contrastive", "1d", "2d")}
+    (tmp_path / "1d" / "2d_checkpoints").symlink_to(tmp_path / "2d" / "2d_checkpoints")
+    for place in good.values():
+        torch.save(checkpoint_of(place.module, place.name), place.path)
+    place = good["contrastive" if flag == "--task2-checkpoint" else "1d"]
+    if content == "payload":
+        torch.save(bomb, place.path)
+    elif content == "payload beside the weights":
+        torch.save(checkpoint_of(place.module, place.name, seed=bomb), place.path)
+    elif content == "text":
+        place.path.write_text("not a checkpoint")
+    elif content == "a folder":
+        place.path.unlink()
+        place.path.mkdir()
+    else:
+        list(place.module.state_dict().values())[0].fill_(float("nan"))
+        torch.save(checkpoint_of(place.module, place.name), place.path)
+    flags = ["--data-dir", str(tones.corpus.root), "--num-workers", "0", "--output-dir", "output"]
+    flags += ["--task2-checkpoint", str(good["contrastive"].path)]
+    flags += ["--task1-checkpoint", str(tmp_path / "1d")] if task == 3 else []
+    with pytest.raises(SystemExit) as caught:
+        run_here(f"task{task}.py", *flags)
+    assert str(caught.value).startswith(f"task{task}.py: error: {flag}") and "\n" not in str(caught.value)
+    assert not trace.exists() and not (tmp_path / "output").exists()
