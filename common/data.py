@@ -80,8 +80,8 @@ class SpokenDigits(pl.LightningDataModule):
         self.corpus = find_corpus(args)
         self.cached = open_cache(self.corpus, CACHE_DIR)
         waves = resident(self.cached.waves, self.device)
-        # More workers than cores only take turns, and PyTorch warns about them; what is on a device needs none.
-        self.num_workers = 0 if isinstance(waves, Tensor) else min(args.num_workers, os.cpu_count() or 1)
+        # What is on a device needs no workers.
+        self.num_workers = 0 if isinstance(waves, Tensor) else min(args.num_workers, spare_cores(self.device))
         self.split = split_clips(self.cached.clips, args.seed, args.fold)
         if getattr(args, "label_ratio", 1.0) < 1:
             self.split = self._with_few_labels(args.label_ratio)
@@ -147,6 +147,15 @@ def pick_device(accelerator: str) -> torch.device:
     if accelerator == "cpu" or best is None:
         return torch.device("cpu")
     return torch.device(best.type, int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def spare_cores(device: torch.device) -> int:
+    """Cores that training on ``device`` leaves free.
+
+    Reading a batch is to copy 2 MB. Workers on cores that compute make them wait for longer than that takes.
+    """
+    busy = torch.get_num_threads() if device.type == "cpu" else 0
+    return max(0, (os.cpu_count() or 1) - busy)
 
 
 def resident(waves: np.ndarray, device: torch.device) -> np.ndarray | Tensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -135,4 +136,6 @@ def linear_probe(name: str, train: Embeddings, val: Embeddings, test: Embeddings
 
 def _fit_probe(x: np.ndarray, digit: np.ndarray, strength: float) -> Pipeline:
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
-    return probe.fit(x, digit)
+    # The solver's products are small: sharing one out costs more than it saves, and many times more on busy cores.
+    with threadpool_limits(1, user_api="blas"):
+        return probe.fit(x, digit)

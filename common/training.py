@@ -90,6 +90,13 @@ def fit(
             if trainer.interrupted:  # Lightning makes an exit of Ctrl-C
                 raise KeyboardInterrupt from error
             raise
+        except RuntimeError as error:
+            if trainer.world_size == 1:
+                raise
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{name}: one of {trainer.world_size} processes failed, which ended all ({reason})"
+            ) from error
     best = torch.load(checkpoint_dir / "best.ckpt", weights_only=True)
     module.load_state_dict(best["state_dict"])
 

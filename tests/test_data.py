@@ -9,7 +9,7 @@ import torch
 from common import data, download
 from common.cache import read_clip, standardise
 from common.corpus import SYNTHETIC_NAME, audiomnist_names, open_folder
-from common.data import SpokenDigits, find_corpus
+from common.data import SpokenDigits, find_corpus, spare_cores
 from common.download import DownloadError
 from common.errors import UserError
 
@@ -139,13 +139,13 @@ def gather(loader) -> data.Batch:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_each_clip_is_served_once_with_its_own_labels(make_args, tones, workers):
-    served = SpokenDigits(make_args(data_dir=tones, num_workers=workers, batch_size=7))
+    served = SpokenDigits(make_args(data_dir=tones, batch_size=7))
     corpus = open_folder(tones)
     clip_of = {standardise(*read_clip(corpus.root / clip.path)).tobytes(): clip for clip in corpus.clips}
     assert len(clip_of) == 75
     seen = []
     for name, size in (("train", 48), ("val", 12), ("test", 15)):
-        everything = gather(served.loader(name))
+        everything = gather(served.loader(name, workers=workers))
         assert len(everything.inputs) == size and everything.inputs.dtype == torch.int16
         for wave, digit, speaker in zip(*everything, strict=True):
             clip = clip_of[wave.numpy().tobytes()]
@@ -210,9 +210,19 @@ def test_only_a_last_batch_that_is_small_is_dropped_in_training(make_args, tones
     assert len(sizes) == batches and set(sizes) == {min(batch_size, 48)}
 
 
-def test_workers_persist_from_epoch_to_epoch(make_args, tones):
+def test_workers_persist_from_epoch_to_epoch(make_args, tones, monkeypatch):
+    monkeypatch.setattr("common.data.spare_cores", lambda device: 2)
     served = SpokenDigits(make_args(data_dir=tones, num_workers=2))
     assert all(loader.persistent_workers for loader in (served.train_dataloader(), served.val_dataloader()))
+
+
+def test_no_worker_takes_a_core_that_computes(make_args, tones, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    for threads, workers in ((8, 0), (5, 3), (1, 4)):
+        monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
+        assert SpokenDigits(make_args(data_dir=tones, num_workers=4)).num_workers == workers
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+    assert spare_cores(torch.device("cuda")) == 8, "a GPU leaves the cores to them"
 
 
 def test_other_inputs_keep_the_labels_and_leave_the_original_alone(served):

@@ -4,11 +4,22 @@ import itertools
 
 import numpy as np
 import pytest
+from sklearn.metrics import auc, roc_curve
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
 from common.errors import UserError
 from common.evaluate import Embeddings
-from common.speakers import WHITENING_POWER, equal_error_rate, halves, identify, split_by_digit, verify, whiten
+from common.speakers import (
+    NEIGHBOURS,
+    WHITENING_POWER,
+    equal_error_rate,
+    halves,
+    identify,
+    split_by_digit,
+    verify,
+    whiten,
+)
 
 
 def points(z, speaker, digit=None) -> Embeddings:
@@ -198,6 +209,15 @@ def test_k_is_chosen_and_not_always_one():
     assert identify(enrolment, clusters(2, 60, 3.0, seed=1), "1d", seed=0)["test_k"] > 1
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_k_is_what_a_search_over_all_k_finds(seed):
+    enrolment = clusters(4, 10, [0.5, 1, 1.5, 3][seed % 4], seed)
+    knn = KNeighborsClassifier(metric="cosine", weights=lambda distances: 1 / (distances + 1e-6))
+    grid = GridSearchCV(knn, {"n_neighbors": NEIGHBOURS}, cv=StratifiedKFold(5, shuffle=True, random_state=seed))
+    expected = grid.fit(enrolment.z["1d"], enrolment.speaker).best_params_["n_neighbors"]
+    assert identify(enrolment, enrolment, "1d", seed)["test_k"] == expected
+
+
 # --- verification
 
 
@@ -231,6 +251,19 @@ def test_error_rates_are_those_of_every_threshold():
     at_threshold = (scores[~truth] >= result.threshold).mean(), (scores[truth] < result.threshold).mean()
     assert at_threshold == pytest.approx((result.eer, result.eer), abs=0.05)
     assert 0 <= result.eer <= 1
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 8])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_the_trade_off_is_the_receiver_operating_characteristic(share, decimals):
+    rng = np.random.default_rng(7)
+    truth = rng.random(400) < share
+    scores = np.round(rng.normal(size=400) + truth, decimals)  # the fewer decimals, the more ties
+    result = equal_error_rate(scores, truth)
+    false_accepts, true_accepts, _ = roc_curve(truth, scores)
+    assert auc(result.false_accepts, 1 - result.false_rejects) == pytest.approx(auc(false_accepts, true_accepts))
+    expected = np.interp(0, false_accepts - (1 - true_accepts), false_accepts)
+    assert result.eer == pytest.approx(expected, abs=1e-9) and 0.02 < expected < 0.6
 
 
 def test_verification_compares_all_pairs_by_the_angle_between_them():

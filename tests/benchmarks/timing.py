@@ -54,7 +54,7 @@ def ratio(above: list[float], below: list[float], unit: str = "x") -> str:
     """Median of the ratios within each round, with their range."""
     scale = 100 if unit == "%" else 1
     pairs = [scale * a / b for a, b in zip(above, below, strict=True)]
-    return f"{statistics.median(pairs):.1f}{unit} ({min(pairs):.1f} to {max(pairs):.1f})"
+    return f"{statistics.median(pairs):.3g}{unit} ({min(pairs):.3g} to {max(pairs):.3g})"
 
 
 def show(title: str, table: list[list[str]]) -> None:
