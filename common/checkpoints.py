@@ -1,6 +1,7 @@
 """Load what an earlier task trained, and refuse what would spoil this one's results."""
 
 import sys
+import warnings
 import zipfile
 from argparse import Namespace
 from pathlib import Path
@@ -72,7 +73,11 @@ def _read(path: Path) -> dict:
     with zipfile.ZipFile(path) as file:
         if sum(part.file_size for part in file.infolist()) > MAX_BYTES:
             raise ValueError("larger than any checkpoint of these tasks")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings(action="ignore"):  # which a strange file may cause; it is refused anyway
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(checkpoint, dict):
+        raise TypeError("not the contents of a checkpoint")
+    return checkpoint
 
 
 def _check_origin(run: dict, data: SpokenDigits, flag: str) -> None:

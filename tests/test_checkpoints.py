@@ -62,19 +62,28 @@ class Place:
         assert all(word in message for word in words), message
 
 
-@pytest.fixture(params=["contrastive", "1d", "2d"])
-def place(request, tmp_path, tones) -> Place:
+KINDS = ("contrastive", "1d", "2d")
+
+
+@pytest.fixture
+def place(tmp_path, tones) -> Place:
+    """One kind for the many faults: all are read by the same lines."""
+    return Place("1d", tmp_path, tones)
+
+
+@pytest.fixture(params=KINDS)
+def each_place(request, tmp_path, tones) -> Place:
     return Place(request.param, tmp_path, tones)
 
 
-def test_a_good_one_gives_its_weights_in_eval_mode(place, capsys):
+def test_a_good_one_gives_its_weights_in_eval_mode(each_place, capsys):
     with torch.no_grad():
-        for value in place.module.state_dict().values():
+        for value in each_place.module.state_dict().values():
             value.add_(1)  # weights and statistics that no fresh module has
-    torch.save(checkpoint_of(place.module, place.name), place.path)
-    loaded = place.load()
-    expected = place.module.state_dict()
-    assert set(loaded.state_dict()) == set(expected) and type(loaded) is type(place.module)
+    torch.save(checkpoint_of(each_place.module, each_place.name), each_place.path)
+    loaded = each_place.load()
+    expected = each_place.module.state_dict()
+    assert set(loaded.state_dict()) == set(expected) and type(loaded) is type(each_place.module)
     assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items())
     assert not any(module.training for module in loaded.modules())
     assert capsys.readouterr().err == ""
@@ -106,8 +115,10 @@ def test_code_in_a_checkpoint_is_not_run(place, tmp_path, form, payload):
     assert not trace.exists()
 
 
-def test_a_missing_one_is_refused(place):
-    place.is_refused(f"there is no {place.path}", "task2.py" if place.kind == "contrastive" else "task1.py")
+def test_a_missing_one_is_refused(each_place):
+    each_place.is_refused(
+        f"there is no {each_place.path}", "task2.py" if each_place.kind == "contrastive" else "task1.py"
+    )
 
 
 def test_a_folder_is_refused(place):
@@ -159,8 +170,8 @@ def test_another_versions_weights_are_refused(place, change):
 
 
 def test_another_tasks_model_is_refused(tmp_path, tones):
-    for kind in ("contrastive", "1d", "2d"):
-        for other in ("contrastive", "1d", "2d"):
+    for kind in KINDS:
+        for other in KINDS:
             place, wrong = Place(kind, tmp_path, tones), Place(other, tmp_path / "other", tones)
             torch.save(checkpoint_of(wrong.module, wrong.name), place.path)
             if kind == other:
@@ -169,17 +180,17 @@ def test_another_tasks_model_is_refused(tmp_path, tones):
                 place.is_refused(wrong.name, place.name)
 
 
-def test_one_that_heard_a_test_speaker_is_refused(place):
-    torch.save(checkpoint_of(place.module, place.name, train_speakers=["01", "02", "05"]), place.path)
-    place.is_refused("1 test speaker")
+def test_one_that_heard_a_test_speaker_is_refused(each_place):
+    torch.save(checkpoint_of(each_place.module, each_place.name, train_speakers=["01", "02", "05"]), each_place.path)
+    each_place.is_refused("1 test speaker")
 
 
-def test_one_of_another_corpus_is_noted(place, capsys):
-    checkpoint = checkpoint_of(place.module, place.name, corpus="elsewhere", train_speakers=["05"])
-    torch.save(checkpoint, place.path)
-    place.load()
+def test_one_of_another_corpus_is_noted(each_place, capsys):
+    checkpoint = checkpoint_of(each_place.module, each_place.name, corpus="elsewhere", train_speakers=["05"])
+    torch.save(checkpoint, each_place.path)
+    each_place.load()
     told = capsys.readouterr().err
-    assert told.count("\n") == 1 and place.flag in told and "elsewhere" in told and "tones" in told
+    assert told.count("\n") == 1 and each_place.flag in told and "elsewhere" in told and "tones" in told
 
 
 # --- hostile ones
@@ -246,11 +257,12 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("spoil", HOSTILE)
-def test_a_hostile_one_is_refused_in_one_short_line(place, spoil):
+def test_a_hostile_one_is_refused_in_one_short_line(place, spoil, recwarn):
     checkpoint = checkpoint_of(place.module, place.name)
     HOSTILE[spoil](checkpoint)
     torch.save(checkpoint, place.path)
     place.is_refused(str(place.path))
+    assert not recwarn.list
 
 
 def test_any_bytes_changed_are_a_checkpoint_or_one_line(place):
@@ -279,32 +291,17 @@ def test_any_bytes_changed_are_a_checkpoint_or_one_line(place):
     "task, flag",
     [(3, "--task1-checkpoint"), (3, "--task2-checkpoint"), (4, "--task2-checkpoint"), (5, "--task2-checkpoint")],
 )
-@pytest.mark.parametrize("content", ["payload", "payload beside the weights", "text", "a folder", "not a number"])
-def test_each_task_refuses_it_before_it_writes_anything(tones, tmp_path, run_here, monkeypatch, task, flag, content):
+def test_each_task_refuses_a_hostile_one_before_it_writes_anything(tones, tmp_path, run_here, monkeypatch, task, flag):
     monkeypatch.chdir(tmp_path)
-    trace = tmp_path / "trace"
-    bomb = Payload(os.system, f"touch {trace}")
-    good = {kind: Place(kind, tmp_path / kind, tones) for kind in ("contrastive", "1d", "2d")}
-    (tmp_path / "1d" / "2d_checkpoints").symlink_to(tmp_path / "2d" / "2d_checkpoints")
-    for place in good.values():
-        torch.save(checkpoint_of(place.module, place.name), place.path)
-    place = good["contrastive" if flag == "--task2-checkpoint" else "1d"]
-    if content == "payload":
-        torch.save(bomb, place.path)
-    elif content == "payload beside the weights":
-        torch.save(checkpoint_of(place.module, place.name, seed=bomb), place.path)
-    elif content == "text":
-        place.path.write_text("not a checkpoint")
-    elif content == "a folder":
-        place.path.unlink()
-        place.path.mkdir()
-    else:
-        list(place.module.state_dict().values())[0].fill_(float("nan"))
-        torch.save(checkpoint_of(place.module, place.name), place.path)
+    places = {kind: Place(kind, tmp_path / "earlier", tones) for kind in KINDS}
+    bomb = {"seed": Payload(os.system, f"touch {tmp_path / 'trace'}")}
+    hostile = "contrastive" if flag == "--task2-checkpoint" else "2d"
+    for kind, place in places.items():
+        torch.save(checkpoint_of(place.module, place.name, **(bomb if kind == hostile else {})), place.path)
     flags = ["--data-dir", str(tones.corpus.root), "--num-workers", "0", "--output-dir", "output"]
-    flags += ["--task2-checkpoint", str(good["contrastive"].path)]
-    flags += ["--task1-checkpoint", str(tmp_path / "1d")] if task == 3 else []
+    flags += ["--task2-checkpoint", str(places["contrastive"].path)]
+    flags += ["--task1-checkpoint", str(tmp_path / "earlier")] if task == 3 else []
     with pytest.raises(SystemExit) as caught:
         run_here(f"task{task}.py", *flags)
     assert str(caught.value).startswith(f"task{task}.py: error: {flag}") and "\n" not in str(caught.value)
-    assert not trace.exists() and not (tmp_path / "output").exists()
+    assert not (tmp_path / "trace").exists() and not (tmp_path / "output").exists()
