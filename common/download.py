@@ -343,9 +343,10 @@ def _watch(
 
 def _size(folder: Path) -> int:
     size = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # git renames what it has written
-            size += path.lstat().st_size
+    for place, _, names in os.walk(folder):  # which passes over folders that vanish
+        for name in names:
+            with suppress(OSError):
+                size += (Path(place) / name).lstat().st_size
     return size
 
 
