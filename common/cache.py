@@ -214,7 +214,9 @@ def _build(corpus: Corpus, place: Path) -> None:
         (half_built / "skipped.json").write_text(json.dumps(skipped, indent=1))
         _move(corpus, half_built, place)
     except OSError as error:
-        raise UserError(f"{place.parent}: cannot write the cache ({error.strerror}); free some space") from error
+        raise UserError(
+            f"{place.parent}: cannot write the cache ({error.strerror}); is there room, and may you?"
+        ) from error
     except BrokenProcessPool as error:
         raise UserError(f"{corpus.name}: a process that read clips was killed, perhaps for want of memory") from error
     finally:

@@ -148,6 +148,9 @@ def run(main: Callable[[argparse.Namespace], None], parser: Parser) -> None:
         main(args)
     except UserError as error:
         sys.exit(f"{parser.prog}: error: {error}")
+    except OSError as error:  # such as a disk that is full when a plot is saved
+        place = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"{parser.prog}: error: {printable(f'{place}{error.strerror or error}')}")
     except KeyboardInterrupt:
         way_on = "; to go on, add --resume" if parser.get_default("epochs") else ""
         print(f"{parser.prog}: interrupted; no metrics were written{way_on}", file=sys.stderr)

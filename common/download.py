@@ -19,14 +19,22 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import soundfile
 from tqdm import tqdm
 
 from common.errors import UserError, printable
+
+try:
+    from resource import RLIMIT_AS, prlimit
+except ImportError:  # only Linux limits a process that runs already
+    prlimit = None
+
+Result = TypeVar("Result")
 
 DEFAULT_ADDRESS = "https://github.com/soerenab/AudioMNIST"
 METADATA = "data/audioMNIST_meta.txt"
@@ -37,12 +45,18 @@ GROUP_FILES = 512  # a speaker and the metadata, some 16 MB: little to lose, and
 MAX_FILE_BYTES = 1_000_000  # ten times the longest clip
 MAX_ENTRIES = 200_000  # six times what the corpus holds
 MAX_LISTING_BYTES = 150 * MAX_ENTRIES
+MAX_STAGED_BYTES = 3_000_000_000  # on the disk at a time; a server that leaves nothing out sends the corpus, 1 GB
+MAX_MEMORY_BYTES = 4_000_000_000  # of addresses, for each of git's processes
 
 REACH_SECONDS = 15
 CLONE_SECONDS = 600
 GROUP_SECONDS = 900
-ATTEMPTS = 2  # for each group
+ATTEMPTS = 2  # for each request
 PAUSE_SECONDS = 2
+POLL_SECONDS = 0.1
+
+# What git says of a line or a server that may work the next moment, unlike a wrong address or a missing network.
+PASSING = re.compile(r"reset|disconnect|hung up|closed|empty reply|early EOF|error: (429|5\d\d)", re.IGNORECASE)
 
 # The host is part of the name because a process id says nothing on another machine that shares the disk.
 STAGING_PREFIX = f".AudioMNIST.{platform.node()}."
@@ -61,6 +75,8 @@ GIT_SETTINGS = {
     "submodule.recurse": "false",
     "http.lowSpeedLimit": "1000",  # bytes per second, over the seconds below: the line counts as dead
     "http.lowSpeedTime": "60",
+    "core.bigFileThreshold": "4m",  # what is larger goes through to the disk instead of into the memory
+    "pack.threads": "2",  # each may take hundreds of megabytes of addresses
 }
 GIT_ENVIRONMENT = {
     "LC_ALL": "C",
@@ -161,12 +177,19 @@ def _is_running(process_id: int) -> bool:
 
 def _clone(address: str, staging: Path) -> Path:
     """Clone the repository without its files."""
-    # A short question first, so that a wrong address or a missing network shows within seconds.
-    if not _git(["ls-remote", "--", address, "HEAD"], REACH_SECONDS, f"could not reach {address}"):
-        raise DownloadError(f"there is no git repository with files at {address}: {WAY_OUT}")
     clone = staging / "clone"
+    # A short question first, so that a wrong address or a missing network shows within seconds.
+    reach = ["ls-remote", "--", address, "HEAD"]
+    if not _retried(lambda: _git(reach, REACH_SECONDS, f"could not reach {address}"), PASSING):
+        raise DownloadError(f"there is no git repository with files at {address}: {WAY_OUT}")
     options = ["--quiet", "--depth=1", "--filter=blob:none", "--no-checkout", "--no-tags", "--template="]
-    _git(["clone", *options, "--", address, str(clone)], CLONE_SECONDS, f"could not clone {address}")
+
+    def copy() -> None:
+        shutil.rmtree(clone, ignore_errors=True)
+        command = ["clone", *options, "--", address, str(clone)]
+        _git(command, CLONE_SECONDS, f"could not clone {address}", filled=staging)
+
+    _retried(copy, PASSING)
     # This file outranks every .gitattributes: without it the repository could call for a filter that the user has set
     # up for other work, or for the conversion of line ends inside the audio.
     (clone / ".git/info").mkdir(exist_ok=True)
@@ -192,23 +215,33 @@ def _check_listing(clone: Path, wanted: list[str], address: str) -> None:
             raise DownloadError(f"{path} in {address} is a link and not a file, which is refused: {WAY_OUT}")
 
 
+def _retried(action: Callable[[], Result], worth: re.Pattern = re.compile("")) -> Result:
+    """Do it again after a failure, if its message is ``worth`` that; the last one counts."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return action()
+        except DownloadError as error:
+            if not worth.search(str(error)):
+                raise
+            tqdm.write(f"AudioMNIST: {error} (trying again)", file=sys.stderr)
+            time.sleep(PAUSE_SECONDS)
+    return action()
+
+
 def _check_out(clone: Path, group: list[str], address: str) -> None:
     """Bring one group of files into the clone, in one request."""
     (clone / ".git/info/sparse-checkout").write_text("".join(f"/{path}\n" for path in group))
     packs = set((clone / ".git/objects/pack").iterdir())
-    for attempt in range(1, ATTEMPTS + 1):
+
+    def check_out() -> None:
         # Without these each attempt starts afresh, whatever was moved away, half written or locked by a killed git.
         (clone / ".git/index").unlink(missing_ok=True)
         (clone / ".git/index.lock").unlink(missing_ok=True)
-        try:
-            # Unlike `checkout -- PATHS`, this asks once for all the blobs that the sparse patterns let through.
-            problem = f"could not fetch {len(group)} files from {address}"
-            _git(["read-tree", "--reset", "-u", "HEAD"], GROUP_SECONDS, problem, clone)
-            break
-        except DownloadError:
-            if attempt == ATTEMPTS:
-                raise
-            time.sleep(PAUSE_SECONDS)
+        # Unlike `checkout -- PATHS`, this asks once for all the blobs that the sparse patterns let through.
+        problem = f"could not fetch {len(group)} files from {address}"
+        _git(["read-tree", "--reset", "-u", "HEAD"], GROUP_SECONDS, problem, clone)
+
+    _retried(check_out)
     for pack in set((clone / ".git/objects/pack").iterdir()) - packs:
         pack.unlink()  # the same clips in git's own form: 60 groups of them would need room for the corpus once more
 
@@ -245,13 +278,18 @@ def _is_sound(path: Path) -> bool:
         return False
 
 
-def _git(arguments: list[str], seconds: float, problem: str, clone: Path | None = None) -> bytes:
-    """Run git, which may ask the user nothing, and return what it printed; kill it when its time is up."""
+def _git(
+    arguments: list[str], seconds: float, problem: str, clone: Path | None = None, filled: Path | None = None
+) -> bytes:
+    """Run git, which may ask the user nothing, and return what it printed.
+
+    It is killed when its time is up, or when the folder that it fills (``filled`` or ``clone``) has grown too large.
+    """
     command = ["git", *(part for setting in GIT_SETTINGS.items() for part in ("-c", "=".join(setting)))]
     if clone:  # named outright, lest a broken clone make git turn to a repository in a folder above
         command += [f"--git-dir={clone / '.git'}", f"--work-tree={clone}"]
     environment = {name: value for name, value in os.environ.items() if name not in GIT_LEFT_OUT} | GIT_ENVIRONMENT
-    deadline = time.monotonic() + seconds
+    causes: list[str] = []  # of its end, the first counts
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
             command + arguments,
@@ -262,16 +300,21 @@ def _git(arguments: list[str], seconds: float, problem: str, clone: Path | None 
             # A session of its own has no terminal to ask at, and its helpers (git-remote-https) can be killed with it.
             start_new_session=True,
         )
-        timer = threading.Timer(seconds, _kill, [process])
-        timer.start()
+        if prlimit:
+            with suppress(OSError, ValueError):  # it has ended, or the user's own limit is lower
+                prlimit(process.pid, RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+        over = threading.Event()
+        watch = threading.Thread(target=_watch, args=(process, seconds, filled or clone, over, causes))
+        watch.start()
         try:
             output = process.stdout.read(MAX_LISTING_BYTES)
             if len(output) == MAX_LISTING_BYTES:
                 return output
             process.wait()
         finally:
-            timer.cancel()
+            over.set()
             _kill(process)
+            watch.join()
             process.wait()
             process.stdout.close()
         complaints.seek(0)
@@ -279,11 +322,32 @@ def _git(arguments: list[str], seconds: float, problem: str, clone: Path | None 
     if process.returncode == 0:
         return output
     # The first line is the cause, told by the innermost program; the later ones only say who gave up because of it.
-    causes = [line for line in lines if line.strip() and not line.lower().startswith(("warning:", "hint:", "remote:"))]
-    cause = causes[0][:300] if causes else f"git ended with {process.returncode}"
-    if time.monotonic() >= deadline:
-        cause = f"no answer within {seconds:g} seconds"
+    told = [line for line in lines if line.strip() and not line.lower().startswith(("warning:", "hint:", "remote:"))]
+    cause = [*causes, *told, f"git ended with {process.returncode}"][0][:300]
     raise DownloadError(f"{problem}: {cause}; check the network and its proxy settings, {WAY_OUT}")
+
+
+def _watch(
+    process: subprocess.Popen, seconds: float, folder: Path | None, over: threading.Event, causes: list[str]
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not over.wait(POLL_SECONDS):
+        if time.monotonic() >= deadline:
+            causes.append(f"no answer within {seconds:g} seconds")
+        elif folder and _size(folder) > MAX_STAGED_BYTES:
+            causes.append(f"more than {MAX_STAGED_BYTES / 1e9:g} GB came, so it is not AudioMNIST")
+        if causes:
+            _kill(process)
+            return
+
+
+def _size(folder: Path) -> int:
+    size = 0
+    for place, _, names in os.walk(folder):  # which passes over folders that vanish
+        for name in names:
+            with suppress(OSError):
+                size += (Path(place) / name).lstat().st_size
+    return size
 
 
 def _kill(process: subprocess.Popen) -> None:

@@ -1,5 +1,6 @@
 """What a finished run leaves to read: metrics.json for programs and metrics.txt for people."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -53,18 +54,20 @@ def _digest(path: Path | None) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path and path.is_file() else None
 
 
-def refuse_other_run(path: Path, earlier: dict, now: dict) -> None:
+def refuse_other_run(path: Path, earlier: dict | None, now: dict) -> None:
     """Raise UserError unless ``earlier``, the run that ``path`` is of, is the one that is asked for now."""
+    try:
+        arguments = dict(earlier["arguments"])
+        corpus, checkpoint = earlier["fingerprint"], earlier["task2_checkpoint"]
+    except (KeyError, TypeError, ValueError) as error:  # no run of this version
+        raise UserError(f"--resume: {path} cannot be read; start anew without --resume") from error
     differing = [
-        f"--{key.replace('_', '-')} {earlier['arguments'].get(key)} (now {value})"
+        f"--{key.replace('_', '-')} {arguments.get(key)} (now {value})"
         for key, value in now["arguments"].items()
-        if key not in CHANGE_NOTHING and earlier["arguments"].get(key) != value
+        if key not in CHANGE_NOTHING and arguments.get(key) != value
     ]
-    differing += [
-        what
-        for key, what in {"fingerprint": "another corpus", "task2_checkpoint": "another task 2 checkpoint"}.items()
-        if earlier.get(key) != now[key]
-    ]
+    differing += ["another corpus"] if corpus != now["fingerprint"] else []
+    differing += ["another task 2 checkpoint"] if checkpoint != now["task2_checkpoint"] else []
     if differing:
         raise UserError(f"--resume: {path} is of a run with {', '.join(differing)}; start anew without --resume")
 
@@ -87,7 +90,7 @@ def start_output(directory: Path, run: dict, resume: bool = False) -> None:
         _lock(directory.resolve())
         metrics, unfinished = directory / "metrics.json", list(directory.glob("*/last.ckpt"))
         if resume and metrics.is_file():
-            refuse_other_run(metrics, json.loads(metrics.read_text())["run"], run)
+            refuse_other_run(metrics, _run_of(metrics), run)
             say(f"{metrics}: this run has finished; nothing is left to do")
             sys.exit()
         if resume and unfinished:
@@ -98,6 +101,11 @@ def start_output(directory: Path, run: dict, resume: bool = False) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"--output-dir {directory}: cannot write there ({error.strerror}); name another") from error
+
+
+def _run_of(metrics: Path) -> dict | None:
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # not JSON, or not of these tasks
+        return json.loads(metrics.read_text())["run"]
 
 
 @functools.cache  # once a process
@@ -111,8 +119,10 @@ def _lock(directory: Path) -> None:
     except BlockingIOError as error:
         os.close(folder)
         raise UserError(f"--output-dir {directory}: another run is writing there; name another directory") from error
-    # A loader process may outlive a killed run by seconds, and must not keep the next one out.
-    os.register_at_fork(after_in_child=lambda: os.close(folder))
+    # A loader process may outlive a killed run by seconds, and must not keep the next one out. Its own children find
+    # the list empty: by then the number may be another file's.
+    held = [folder]
+    os.register_at_fork(after_in_child=lambda: held and os.close(held.pop()))
 
 
 def write_listing(directory: Path, title: str, files: list[str], run: dict) -> None:

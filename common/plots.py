@@ -42,8 +42,10 @@ def tsne(z: np.ndarray, seed: int, name: str) -> tuple[np.ndarray, float]:
     print(f"t-SNE of {len(z)} {name} embeddings ...", end=" ", file=sys.stderr, flush=True)
     started = time.monotonic()
     x = StandardScaler().fit_transform(z)
-    if len(x) < 4:  # too few to have neighbourhoods
-        layout = PCA(2).fit_transform(x) if len(x) > 1 else np.zeros((len(x), 2))
+    if not np.ptp(z, axis=0).any():  # one clip, or all alike, at which scikit-learn's t-SNE crashes
+        layout = np.zeros((len(x), 2))
+    elif len(x) < 4:  # too few to have neighbourhoods
+        layout = PCA(2).fit_transform(x)
     else:
         layout = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=-1).fit_transform(x)
     print(f"{time.monotonic() - started:.1f} s", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import io
 import json
 import math
 import os
@@ -182,7 +183,9 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 
 def _write_clip(path: Path, speaker: str, digit: int, repetition: int) -> None:
     samples, sample_rate = speak(speaker, digit, repetition)
-    _replace(path, lambda file: soundfile.write(file, samples, sample_rate, format="WAV", subtype="PCM_16"))
+    content = io.BytesIO()  # what goes wrong on the disk is an OSError then, and none of soundfile's
+    soundfile.write(content, samples, sample_rate, format="WAV", subtype="PCM_16")
+    _replace(path, lambda file: file.write_bytes(content.getvalue()))
 
 
 def write_corpus(root: Path, clips: Iterable, progress: bool = True) -> None:

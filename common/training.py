@@ -84,7 +84,7 @@ def fit(
     if earlier:
         place = "trained already" if earlier["finished"] else f"resumed after epoch {earlier['epoch'] + 1}"
         say(f"{name}: {place}")
-    history = earlier["callbacks"]["History"]["epochs"] if earlier else []
+    history = earlier["history"] if earlier else []
     if not (earlier and earlier["finished"]):
         try:
             trainer = make_trainer(args, checkpoint_dir, name, run)
@@ -112,7 +112,8 @@ def fit(
 def _read_last(path: Path, run: dict) -> dict:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        found = {key: checkpoint[key] for key in ("run", "finished", "epoch", "callbacks")}
+        found = {key: checkpoint[key] for key in ("run", "finished", "epoch")}
+        found["history"] = checkpoint["callbacks"]["History"]["epochs"]
     except Exception as error:  # a file that is not a checkpoint fails in as many ways as there are files
         raise UserError(f"--resume: {path} cannot be read; start anew without --resume") from error
     refuse_other_run(path, found["run"], run)
@@ -125,10 +126,7 @@ class _WholeFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict, path: str, storage_options: object = None) -> None:
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        try:
-            write_atomically(Path(path), content.getvalue())
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror}); --resume goes on from there") from error
+        write_atomically(Path(path), content.getvalue())
 
 
 def _quieten_lightning() -> None:

@@ -1,11 +1,13 @@
 """What several test files need: tone corpora in AudioMNIST's layout, arguments, and scripts run as a user runs them."""
 
+import contextlib
 import os
+import resource
 import runpy
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,22 @@ def make_args() -> Callable[..., Namespace]:
         return args
 
     return make
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], contextlib.AbstractContextManager]:
+    """A function that opens a stretch in which no file can grow beyond some bytes: the system fails what goes on."""
+
+    @contextlib.contextmanager
+    def at(size: int) -> Iterator[None]:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return at
 
 
 @pytest.fixture(scope="session")

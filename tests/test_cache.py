@@ -305,6 +305,18 @@ def test_an_interrupted_build_ends_at_once(tmp_path, write_tones, repository, fa
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_on_a_full_disk_no_cache_is_begun_and_the_others_stay(corpus, tmp_path, full_disk):
+    few = corpus.take(0.2, seed=0)
+    waves = open_cache(few, tmp_path / "cache").waves.copy()
+    before = sorted((tmp_path / "cache").rglob("*"))
+    with full_disk(1_000_000), pytest.raises(UserError) as caught:  # 90 clips need 2.9 MB
+        open_cache(corpus, tmp_path / "cache")
+    assert "cannot write the cache" in str(caught.value) and "\n" not in str(caught.value)
+    assert sorted((tmp_path / "cache").rglob("*")) == before
+    assert np.array_equal(open_cache(few, tmp_path / "cache").waves, waves)
+    assert_rows_match(open_cache(corpus, tmp_path / "cache"), corpus)
+
+
 def test_a_run_that_finds_another_one_faster_uses_its_cache(corpus, tmp_path, monkeypatch):
     real, others = cache._read_all, []
 

@@ -1,5 +1,6 @@
 """The command line: the defaults of the contract, and mistakes answered in one line."""
 
+import errno
 import importlib.util
 import signal
 import sys
@@ -150,6 +151,14 @@ def test_a_mistake_of_the_user_is_one_line_and_exit_code_1(parser, no_flags, cap
     # Python itself prints a text that it is to exit with, and exits with 1.
     assert caught.value.code == f"{parser.prog}: error: --data-dir x: no such folder"
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("file", [None, "plots/a\nb.png"])
+def test_a_full_disk_is_one_line_and_exit_code_1(parser, no_flags, file):
+    with pytest.raises(SystemExit) as caught:
+        run(raising(OSError(errno.ENOSPC, "No space left on device", file)), parser)
+    place = "plots/a b.png: " if file else ""
+    assert caught.value.code == f"{parser.prog}: error: {place}No space left on device"
 
 
 def test_a_bug_keeps_its_traceback(parser, no_flags):

@@ -1,5 +1,9 @@
 """Where the clips come from, and that each reaches the models once and with its own labels."""
 
+import ctypes
+import os
+import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ from common.corpus import SYNTHETIC_NAME, audiomnist_names, open_folder
 from common.data import SpokenDigits, find_corpus, spare_cores
 from common.download import DownloadError
 from common.errors import UserError
+from common.metrics import start_output
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +122,43 @@ def test_a_ratio_of_no_clips_is_an_error_that_a_user_can_read(make_args, failing
     with pytest.raises(UserError) as caught:
         SpokenDigits(make_args(dataset=dataset, ratio=1e-6))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="gives up root's rights in a forked process")
+def test_folders_that_can_only_be_read_are_enough(make_args, write_tones, monkeypatch, tmp_path):
+    """The cache goes to the user's own folder then, once."""
+    corpus = write_tones(tmp_path / "tones", ["01", "02", "03"], [0, 1])
+    work, home = tmp_path / "work", tmp_path / "home"
+    (work / "data").mkdir(parents=True)
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    read_only = [work, work / "data", corpus, *corpus.iterdir()]
+    for folder in read_only:
+        folder.chmod(0o555)
+
+    def work_there() -> None:
+        version_and_process, no_rights = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        assert ctypes.CDLL(None).capset(version_and_process, no_rights) == 0  # root may write everywhere
+        first, second = (SpokenDigits(make_args(data_dir=corpus)).cached for _ in range(2))
+        assert len(first.clips) == len(second.clips) == 12
+        assert [cache.name for cache in home.glob("*/*")] == [first.key]
+        with pytest.raises(UserError, match="--output-dir results: cannot write there"):
+            start_output(Path("results"), {})
+
+    child = os.fork()
+    if child == 0:
+        try:
+            work_there()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    code = os.waitpid(child, 0)[1]
+    for folder in read_only:
+        folder.chmod(0o755)
+    assert code == 0
+    assert list(work.rglob("*")) == [work / "data"]
 
 
 # --- loaders

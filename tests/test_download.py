@@ -2,10 +2,14 @@
 
 import errno
 import http.server
+import itertools
 import json
 import os
+import shutil
 import signal
 import socket
+import ssl
+import struct
 import subprocess
 import sys
 import textwrap
@@ -220,13 +224,13 @@ def test_tries_a_group_again(root, corpus, address, monkeypatch):
     run_git = download._git
     attempts = []
 
-    def fail_once(arguments, seconds, problem, clone=None):
+    def fail_once(arguments, seconds, problem, clone=None, **options):
         if arguments[0] == "read-tree":
             attempts.append(arguments)
             if len(attempts) == 1:
                 (clone / ".git/index.lock").touch()  # as git leaves it when it is killed
                 raise DownloadError("the line broke")
-        return run_git(arguments, seconds, problem, clone)
+        return run_git(arguments, seconds, problem, clone, **options)
 
     monkeypatch.setattr(download, "_git", fail_once)
     fetch(CLIPS, root, address, progress=False)
@@ -309,10 +313,10 @@ def test_leaves_nothing_when_the_first_clips_fail(root, address, monkeypatch):
     """A folder without clips would look like the user's own, and that is not downloaded into."""
     run_git = download._git
 
-    def fail(arguments, *others):
+    def fail(arguments, *others, **options):
         if arguments[0] == "read-tree":
             raise DownloadError("the line broke")
-        return run_git(arguments, *others)
+        return run_git(arguments, *others, **options)
 
     monkeypatch.setattr(download, "_git", fail)
     assert "the line broke" in error_of(CLIPS[:2], root, address)
@@ -519,6 +523,8 @@ def web_server():
             self.end_headers()
             self.wfile.write(b"<html>Please accept our terms</html>")
 
+        do_CONNECT = do_GET
+
         def log_message(self, *_):
             pass
 
@@ -566,3 +572,216 @@ def test_reports_a_full_disk(root, address, monkeypatch):
 def test_reports_a_place_that_cannot_be_written(address, tmp_path):
     (tmp_path / "file").write_text("in the way")
     assert "could not fetch the clips into" in error_of(CLIPS[:1], tmp_path / "file", address)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_names_a_proxy_that_asks_for_credentials(root, web_server, monkeypatch, scheme):
+    web_server.status = 407
+    monkeypatch.setenv(f"{scheme}_proxy", f"http://user:secret@127.0.0.1:{web_server.server_port}")
+    message = error_of(CLIPS[:1], root, f"{scheme}://audiomnist.invalid/AudioMNIST")
+    assert "407" in message and "proxy" in message and "secret" not in message
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="makes the certificate")
+def test_names_a_certificate_that_is_not_trusted(root, web_server, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=127.0.0.1"]
+    command = ["openssl", "req", "-x509", *kind, "-days", "1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    web_server.socket = context.wrap_socket(web_server.socket, server_side=True)
+    web_server.status = 200
+    web_server.handle_error = lambda *_: None
+    message = error_of(CLIPS[:1], root, f"https://127.0.0.1:{web_server.server_port}/AudioMNIST")
+    assert "certificate" in message
+
+
+# --- lines and servers that fail on the way
+
+
+def send(
+    handler: http.server.BaseHTTPRequestHandler, content: bytes, length: int | None = None, **headers: str
+) -> None:
+    handler.send_response(200)
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    if length is not None:
+        handler.send_header("Content-Length", str(length))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+class GitOverHttp(http.server.BaseHTTPRequestHandler):
+    """Answers as a git server does, but for the faults of its server: {number of the request or None: fault}."""
+
+    def do_GET(self):
+        path, _, query = self.path.partition("?")
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        request = {
+            "GIT_PROJECT_ROOT": self.server.folder,
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "REQUEST_METHOD": self.command,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": str(len(body)),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+        }
+        answer = subprocess.run(["git", "http-backend"], env=os.environ | request, input=body, capture_output=True)
+        head, _, content = answer.stdout.partition(b"\r\n\r\n")
+        kind = dict(line.split(": ") for line in head.decode().splitlines())["Content-Type"]
+        faults, number = self.server.faults, self.server.requests
+        self.server.requests += 1
+        fault = faults.get(number) or faults.get(None)
+        half = content[: len(content) // 2]
+        if fault is None:
+            send(self, content, len(content), Content_Type=kind)
+        elif isinstance(fault, int):
+            self.send_response(fault)
+            self.send_header("Location", self.path)
+            self.send_header("WWW-Authenticate", 'Basic realm="corpus"')
+            self.end_headers()
+        elif fault == "garbage":
+            send(self, os.urandom(len(content)), len(content), Content_Type=kind)
+        elif fault == "endless":
+            send(self, b"", Content_Type=kind)
+            while not self.server.over.is_set():
+                self.wfile.write(b"003f" + bytes(100_000))
+        else:
+            send(self, half, len(content), Content_Type=kind)
+            if fault == "reset":
+                self.wfile.flush()
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+            while fault in ("stalled", "trickle") and not self.server.over.wait(0.1):
+                self.wfile.write(b"0" if fault == "trickle" else b"")
+
+    do_POST = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def git_server(corpus, address, monkeypatch):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), GitOverHttp)
+    repository = Path(address.removeprefix("file://"))
+    server.folder, server.faults, server.requests, server.over = str(repository.parent), {}, 0, threading.Event()
+    server.address = f"http://127.0.0.1:{server.server_port}/{repository.name}"
+    server.handle_error = lambda *_: None  # it is told here whenever git has gone
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    monkeypatch.setitem(download.GIT_SETTINGS, "http.lowSpeedTime", "1")
+    yield server
+    server.over.set()
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_fault_in_any_one_request_is_made_up_for(git_server, corpus, tmp_path, capsys):
+    for number in itertools.count():
+        git_server.faults, git_server.requests = {number: ("reset", "cut", 503)[number % 3]}, 0
+        root = tmp_path / str(number) / "AudioMNIST"
+        fetch(CLIPS[:3], root, git_server.address, progress=False)
+        check_holds(root, CLIPS[:3], corpus)
+        told = capsys.readouterr().err
+        if git_server.requests <= number:
+            assert told == "" and number >= 5
+            return
+        assert told.count("\n") == told.count("(trying again)") == 1
+
+
+FAULTS = {
+    "reset": "reset",
+    "cut": "closed",
+    "stalled": "too slow",
+    "trickle": "too slow",
+    "garbage": "",
+    302: "",
+    401: "prompts disabled",
+    403: "403",
+    503: "503",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_came_before_a_lasting_fault_stays_and_the_next_fetch_goes_on(
+    root, git_server, corpus, monkeypatch, fault, capfd
+):
+    move_in = download._move_in
+
+    def then_fail(*arguments):
+        move_in(*arguments)
+        git_server.faults = {None: fault}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "_move_in", then_fail)
+        patch.setattr(download, "GROUP_FILES", 5)  # the metadata and four clips
+        message = error_of(CLIPS, root, git_server.address)
+    assert "could not fetch 5 files" in message and FAULTS[fault].lower() in message.lower(), message
+    assert capfd.readouterr().err.count("(trying again)") == download.ATTEMPTS - 1
+    check_holds(root, CLIPS[:4], corpus)
+    git_server.faults = {}
+    assert fetch(CLIPS, root, git_server.address, progress=False) == len(CLIPS) - 4
+    check_holds(root, CLIPS, corpus)
+
+
+def test_names_a_redirection_in_a_circle(root, git_server):
+    git_server.faults = {None: 302}
+    assert "redirects" in error_of(CLIPS[:1], root, git_server.address)
+    assert git_server.requests < 100
+
+
+def test_an_endless_answer_does_not_fill_the_memory(root, git_server, monkeypatch):
+    git_server.faults = {None: "endless"}
+    monkeypatch.setattr(download, "MAX_MEMORY_BYTES", 600_000_000)
+    assert "memory" in error_of(CLIPS[:1], root, git_server.address)
+    assert not root.exists()
+
+
+# --- repositories that are after something
+
+
+def test_a_small_request_does_not_fill_the_disk(root, tmp_path, monkeypatch):
+    """A hundred megabytes of one letter are a hundred kilobytes on the line."""
+    bomb = tmp_path / "corpus"
+    write_corpus(bomb)
+    (bomb / CLIPS[0].path).write_bytes(b"a" * 100_000_000)
+    address = serve(bomb, tmp_path / "bomb.git")
+    monkeypatch.setattr(download, "MAX_STAGED_BYTES", 30_000_000)
+    monkeypatch.setattr(download, "POLL_SECONDS", 0.001)
+    assert "0.03 GB came, so it is not AudioMNIST" in error_of(CLIPS[:3], root, address)
+    assert not root.exists() and temporary_clones(root) == []
+
+
+def test_an_endless_list_of_files_does_not_fill_the_disk(root, address, monkeypatch):
+    monkeypatch.setattr(download, "MAX_STAGED_BYTES", 100)
+    monkeypatch.setattr(download, "POLL_SECONDS", 0.001)
+    message = error_of(CLIPS[:3], root, address)
+    assert "could not clone" in message and "so it is not AudioMNIST" in message
+    assert temporary_clones(root) == []
+
+
+@pytest.mark.parametrize("name", ["..", ".git", ".GIT", "data"])
+def test_names_that_lead_elsewhere_write_nothing_there(root, corpus, address, tmp_path, name):
+    """Beside the corpus, a folder that is called like the one above or like git's own; or a second one of its name."""
+    hostile = tmp_path / "hostile"
+    git(tmp_path, "clone", "--quiet", address, str(hostile))
+
+    def store(*arguments: str, given: str = "") -> str:
+        done = subprocess.run(["git", *arguments], cwd=hostile, input=given, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    blob = store("hash-object", "-w", "--stdin", given="#!/bin/sh\n")
+    folder = store("mktree", given=f"100755 blob {blob}\tescaped.wav\n")
+    entries = store("ls-tree", "HEAD")
+    tree = store("mktree", given=f"{entries}\n040000 tree {folder}\t{name}\n")
+    git(hostile, "update-ref", "HEAD", store_commit(hostile, tree))
+    try:
+        fetch(CLIPS[:2], root, hostile.as_uri(), progress=False)
+    except DownloadError as error:
+        assert "\n" not in str(error) and not root.exists()
+    else:
+        check_holds(root, CLIPS[:2], corpus)
+    assert not list(tmp_path.rglob("escaped.wav")) and temporary_clones(root) == []

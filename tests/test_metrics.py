@@ -77,10 +77,27 @@ def test_a_failing_write_leaves_the_earlier_file_and_no_other(earlier, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, *(("replace", replace) if fault == "replace" else ("write_text", write_half)))
-        with pytest.raises(OSError, match=r"replace failed|disk full"):
+        with pytest.raises(UserError, match=rf"{name}: cannot be written \((replace failed|disk full)\)"):
             write_metrics(earlier, "Title", RESULTS, RUN)
     assert (earlier / name).read_text() == "earlier"
     assert files(earlier) == {"metrics.json", "metrics.txt"}
+
+
+@pytest.mark.parametrize("name, size", [("metrics.txt", 100), ("metrics.json", 500)])
+def test_on_a_full_disk_the_earlier_file_stays_and_no_other(earlier, full_disk, name, size):
+    with full_disk(size), pytest.raises(UserError) as caught:
+        write_metrics(earlier, "Title", RESULTS, RUN)
+    assert f"{name}: cannot be written" in str(caught.value) and "\n" not in str(caught.value)
+    assert (earlier / name).read_text() == "earlier"
+    assert files(earlier) == {"metrics.json", "metrics.txt"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"run": 1}', '{"run": {"arguments": 3}}', '{"1d": {}}'])
+def test_metrics_that_are_none_cannot_be_resumed(tmp_path, content):
+    (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(UserError, match=r"--resume: .*metrics\.json cannot be read"):
+        start_output(tmp_path, RUN, resume=True)
+    assert (tmp_path / "metrics.json").read_text() == content
 
 
 def test_results_that_json_cannot_hold_leave_no_half_file(earlier):

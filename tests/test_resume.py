@@ -142,12 +142,29 @@ def test_resuming_on_another_corpus_is_refused(train, corpus, tmp_path):
         train("model", resume=True, data_dir=copy)
 
 
-def test_a_broken_last_checkpoint_is_one_line(train):
+@pytest.mark.parametrize("content", [None, {}, {"run": "of another", "callbacks": {"History": {"epochs": []}}}])
+def test_a_broken_last_checkpoint_is_one_line(train, content):
     with pytest.raises(Killed):
         train("model", kill_in_epoch=1)
-    Path("model/model/last.ckpt").write_bytes(b"PK")
+    torch.save({"finished": False, "epoch": 1} | (content or {}), "model/model/last.ckpt")
+    if content is None:
+        Path("model/model/last.ckpt").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"--resume: .*last\.ckpt cannot be read"):
         train("model", resume=True)
+
+
+def test_a_full_disk_leaves_the_last_epoch_to_go_on_from(train, full_disk):
+    whole = train("whole")
+    with pytest.raises(Killed):
+        train("model", kill_in_epoch=1)
+    before = {path: path.read_bytes() for path in Path("model/model").iterdir()}
+    with full_disk(50_000), pytest.raises(UserError) as caught:
+        train("model", resume=True)
+    assert ".ckpt: cannot be written" in str(caught.value) and "\n" not in str(caught.value)
+    after = {path: path.read_bytes() for path in Path("model/model").iterdir()}
+    after[Path("model/model/history.csv")] = before[Path("model/model/history.csv")]  # one line longer
+    assert after == before
+    assert_same(whole, train("model", resume=True))
 
 
 def test_other_workers_do_not_hinder_resuming(train, monkeypatch):

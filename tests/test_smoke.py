@@ -339,3 +339,23 @@ def test_two_processes_train_one_model_and_count_every_clip_once(run_script, tmp
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert files == FILES["task2_contrastive"]
     assert json.loads((folder / "metrics.json").read_text())["concat"]["test_clips"] == CLIPS["test"]
+
+
+def test_a_process_that_dies_ends_the_others_in_one_line(run_script, write_tones, tmp_path):
+    corpus = write_tones(tmp_path / "tones", ["01", "02", "03"], digits=[0, 1], repetitions=10)
+    (tmp_path / "sitecustomize.py").write_text(  # which every Python process that is started here imports
+        "import os, pathlib, threading, time\n"
+        "def die():\n"
+        "    while not pathlib.Path('task2_contrastive/checkpoints/last.ckpt').exists():\n"
+        "        time.sleep(0.01)\n"
+        "    os._exit(3)\n"
+        "if os.environ.get('LOCAL_RANK') == '1':\n"
+        "    threading.Thread(target=die, daemon=True).start()\n"
+    )
+    flags = ["--data-dir", str(corpus), "--epochs", "10000", "--batch-size", "8", "--num-workers", "0"]
+    devices = ["--accelerator", "cpu", "--devices", "2", "--strategy", "ddp"]
+    result = run_script("task2.py", *flags, *devices, folder=tmp_path, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr and result.stderr.count("error:") == 1, result.stderr
+    assert "error: contrastive: one of 2 processes failed, which ended all" in result.stderr
+    assert not (tmp_path / "task2_contrastive/metrics.json").exists()

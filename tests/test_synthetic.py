@@ -146,14 +146,20 @@ def test_corpus_is_continued_and_not_rewritten(espeak, tmp_path):
 
 
 def test_interrupted_write_leaves_no_clip(espeak, tmp_path, monkeypatch):
-    def write_half(file, *_, **__):
-        file.write_bytes(b"RIFF")
+    def write_half(file, content):
+        file.write_text("RIFF")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(synthetic.soundfile, "write", write_half)
+    monkeypatch.setattr(Path, "write_bytes", write_half)
     with pytest.raises(KeyboardInterrupt):
         synthetic._write_clip(tmp_path / "0_01_0.wav", "01", 0, 0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_no_half_clip(espeak, tmp_path, full_disk):
+    with full_disk(10_000), pytest.raises(OSError, match="too large"):
+        synthetic._write_clip(tmp_path / "1_01_0.wav", "01", 1, 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_corpus_with_a_clip_that_does_not_exist_writes_nothing(espeak, tmp_path):
