@@ -24,11 +24,11 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from common import synthetic
 from common.corpus import Clip, Corpus
 from common.errors import UserError, printable
+from common.progress import progress_bar
 
 SAMPLE_RATE = 16_000  # Hz
 SAMPLES = SAMPLE_RATE  # one second per clip
@@ -255,7 +255,7 @@ def _read_all(corpus: Corpus) -> Iterator[tuple[np.ndarray, dict[str, str]]]:
     jobs = [(corpus.root, corpus.clips[i : i + CHUNK]) for i in range(0, len(corpus.clips), CHUNK)]
     # Forked workers start in milliseconds; spawned ones would import the calling script and torch again.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    progress = tqdm(total=len(corpus.clips), desc=f"Reading {corpus.name}", unit=" clips", file=sys.stderr)
+    progress = progress_bar(f"Reading {corpus.name}", len(corpus.clips), "clips")
     # Not multiprocessing.Pool: that waits for ever for a worker that was killed, and can hang when it is given up.
     with progress, ProcessPoolExecutor(min(os.cpu_count() or 1, len(jobs)), context) as pool:
         for waves, unreadable in pool.map(_read_chunk, jobs):

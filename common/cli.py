@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import ctypes
+import importlib.util
 import math
 import re
 import shlex
@@ -15,6 +16,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.strategies import StrategyRegistry
 
 from common.errors import UserError, printable
+from common.progress import set_quiet
 
 # Parameters of glibc's mallopt, from its malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -83,10 +85,14 @@ def task_parser(
         training.add_argument("--label-ratio", type=_ratio, default=1.0, metavar="FLOAT", help=label_help)
     add_data_flags(parser)
     _add_hardware_flags(parser)
-    files = parser.add_argument_group("files")
+    files = parser.add_argument_group("output and input")
     output_help = "where checkpoints and metrics go"
     resume_help = "go on after the last epoch of a run that was stopped; what is finished is not trained again"
     files.add_argument("--resume", action="store_true", help=resume_help if epochs else unused)
+    logger_help = "tensorboard: write its files too, beside the history.csv of each model's epochs"
+    logger_help = logger_help if epochs else unused
+    files.add_argument("--logger", type=_logger, default="csv", metavar="{csv,tensorboard}", help=logger_help)
+    files.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     files.add_argument("--output-dir", type=a_folder, default=Path(output_dir), metavar="DIR", help=output_help)
     if "task1" in reads:
         help_text = "output directory of task1.py"
@@ -129,13 +135,14 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
     """Docstring as it stands, and the default of each flag that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        return super()._get_help_string(action) if action.default is not None else action.help
+        return super()._get_help_string(action) if action.default not in (None, False) else action.help
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: Parser) -> None:
     """Parse the command line, seed everything and run ``main``; what goes wrong is told in one line."""
     args = parser.parse_args()
     _keep_freed_memory()
+    set_quiet(getattr(args, "quiet", False))
     try:
         pl.seed_everything(args.seed, workers=True, verbose=False)
         main(args)
@@ -185,6 +192,14 @@ def _strategy(text: str) -> str:
     names = ["auto", *sorted(StrategyRegistry.available_strategies())]
     if text not in names:
         raise argparse.ArgumentTypeError(f"expected one of {', '.join(names[:5])}, ..., got {_quoted(text)}")
+    return text
+
+
+def _logger(text: str) -> str:
+    if text not in ("csv", "tensorboard"):
+        raise argparse.ArgumentTypeError(f"expected csv or tensorboard, got {_quoted(text)}")
+    if text == "tensorboard" and not any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
+        raise argparse.ArgumentTypeError("tensorboard is not installed; try: uv pip install tensorboard")
     return text
 
 

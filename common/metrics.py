@@ -16,6 +16,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from common.data import SpokenDigits
 from common.errors import UserError
+from common.progress import say
 from common.text import align, write_atomically
 
 try:
@@ -24,7 +25,7 @@ except ImportError:  # Windows
     fcntl = None
 
 STARTED = time.monotonic()
-CHANGE_NOTHING = ("output_dir", "num_workers")  # arguments that have no influence on the results
+CHANGE_NOTHING = ("output_dir", "num_workers", "logger", "quiet")  # arguments that have no influence on the results
 
 
 def describe_run(args: Namespace, data: SpokenDigits, parameters: dict[str, int]) -> dict:
@@ -87,12 +88,12 @@ def start_output(directory: Path, run: dict, resume: bool = False) -> None:
         metrics, unfinished = directory / "metrics.json", list(directory.glob("*/last.ckpt"))
         if resume and metrics.is_file():
             refuse_other_run(metrics, json.loads(metrics.read_text())["run"], run)
-            print(f"{metrics}: this run has finished; nothing is left to do")
+            say(f"{metrics}: this run has finished; nothing is left to do")
             sys.exit()
         if resume and unfinished:
             return
         if resume:
-            print(f"--resume: nothing to resume in {directory}; starting anew")
+            say(f"--resume: nothing to resume in {directory}; starting anew")
         for path in (metrics, directory / "metrics.txt", *unfinished):
             path.unlink(missing_ok=True)
     except OSError as error:
@@ -118,7 +119,7 @@ def write_listing(directory: Path, title: str, files: list[str], run: dict) -> N
     """Write metrics.txt of a task whose results are pictures: their names, under the same heading."""
     text = format_metrics(title, {name: {} for name in files}, run | {"seconds": _seconds()})
     write_atomically(directory / "metrics.txt", text)
-    print(f"\n{text}\nWritten to {directory}/")
+    say(f"\n{text}\nWritten to {directory}/")
 
 
 @rank_zero_only
@@ -133,7 +134,7 @@ def write_metrics(directory: Path, title: str, results: dict[str, dict], run: di
     write_atomically(directory / "metrics.json", json.dumps(results | {"run": run}, indent=2) + "\n")
     for finished in directory.glob("*/last.ckpt"):
         finished.unlink()
-    print(f"\n{text}\nWritten to {directory}/")
+    say(f"\n{text}\nWritten to {directory}/")
 
 
 def format_metrics(title: str, results: dict[str, dict], run: dict) -> str:

@@ -1,5 +1,6 @@
 """The command line: the defaults of the contract, and mistakes answered in one line."""
 
+import importlib.util
 import signal
 import sys
 from pathlib import Path
@@ -217,7 +218,7 @@ def test_values_that_are_right_are_taken_and_all_others_are_named_in_one_line():
 def test_no_flag_is_left_out_of_that():
     for script in fuzz_arguments.SCRIPTS:
         flags = {flag for flag in fuzz_arguments.parser_of(script)._option_string_actions if flag.startswith("--")}
-        assert flags <= {"--help", "--resume", *fuzz_arguments.FLAGS}
+        assert flags <= {"--help", "--resume", "--quiet", *fuzz_arguments.FLAGS}
 
 
 @pytest.mark.parametrize("flag", fuzz_arguments.FOLDERS)
@@ -245,3 +246,11 @@ def test_an_unknown_argument_is_one_short_line(parser, capsys, words):
         parser.parse_args(words)
     line = one_line_of_error(capsys, caught.value.code)
     assert "unrecognized" in line and len(line) < 600 and line[:-1].isprintable()
+
+
+def test_tensorboard_that_is_not_installed_is_said_so(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as ended:
+        task_parser("test", "output", epochs=1).parse_args(["--logger", "tensorboard"])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and "--logger" in told and "not installed" in told

@@ -1,5 +1,6 @@
 """Runs that are stopped, killed, started twice or resumed: they end as an undisturbed run does."""
 
+import csv
 import json
 import shutil
 import signal
@@ -51,10 +52,17 @@ def train(corpus, tmp_path, monkeypatch, make_args) -> Callable[..., dict[str, t
                 return step(*inputs)
 
             module.training_step = dying_step
-        fit(module, data, args, args.output_dir / "model", "model", run_info)
+        history = fit(module, data, args, args.output_dir / "model", "model", run_info)
+        assert [epoch["train_loss"] for epoch in history] == [float(row["train_loss"]) for row in measured(folder)]
         return module.state_dict()
 
     return run
+
+
+def measured(folder: str) -> list[dict[str, str]]:
+    """The lines of history.csv, without the times."""
+    with Path(folder, "model", "history.csv").open() as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
@@ -72,6 +80,7 @@ def test_a_resumed_training_ends_with_the_same_weights(train, make, capsys):
     capsys.readouterr()
     assert_same(undisturbed, train("stopped", make, resume=True))
     told = capsys.readouterr().out
+    assert measured("whole") == measured("stopped") and len(measured("whole")) == EPOCHS
     assert "resumed after epoch 2" in told and told.count("epoch 3/3") == 1 and "epoch 2/3" not in told
 
 
@@ -211,7 +220,11 @@ def test_ctrl_c_says_how_to_go_on_and_a_second_run_in_the_folder_is_refused(star
     _, told = first.communicate(timeout=60)
     assert first.returncode == 130 and "Traceback" not in told
     assert told.splitlines()[-1] == "task1.py: interrupted; no metrics were written; to go on, add --resume"
-    assert sorted(path.name for path in (tmp_path / "task1_supervised").rglob("*.*")) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "task1_supervised").rglob("*.*")) == [
+        "best.ckpt",
+        "history.csv",
+        "last.ckpt",
+    ]
     torch.load(tmp_path / "task1_supervised/1d_checkpoints/best.ckpt", weights_only=True)
 
 

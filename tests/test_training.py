@@ -1,5 +1,7 @@
 """The one place that trains: as many epochs as asked for, the best of them kept, and nobody else's weights moved."""
 
+from pathlib import Path
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -9,6 +11,7 @@ from torch.utils.data import DataLoader
 from common.data import SpokenDigits
 from common.evaluate import score_digits
 from common.modules import ContrastiveModel, DigitClassifier
+from common.progress import set_quiet
 from common.training import PATIENCE, fit
 
 
@@ -42,13 +45,17 @@ class Points(pl.LightningDataModule):
         return DataLoader(torch.zeros(1, 1))
 
 
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
 @pytest.fixture
 def train(make_args):
     """A function that trains on validation losses that are laid down beforehand."""
 
-    def run(losses, epochs, folder) -> Scripted:
-        module = Scripted(losses)
-        fit(module, Points(), make_args(epochs=epochs), folder / "checkpoints", "scripted", {"corpus": "points"})
+    def run(losses, epochs, folder, **flags) -> Scripted:
+        module, args = Scripted(losses), make_args(epochs=epochs, **flags)
+        module.history = fit(module, Points(), args, folder / "checkpoints", "scripted", {"corpus": "points"})
         return module
 
     return run
@@ -60,7 +67,11 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(train, tmp_path, caps
     checkpoint = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
     assert checkpoint["state_dict"]["weight"].item() == 2
     assert checkpoint["model"] == "scripted" and checkpoint["run"] == {"corpus": "points"}
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "best.ckpt",
+        "history.csv",
+        "last.ckpt",
+    ]
     assert capsys.readouterr().out.count("epoch ") == 5, "a line for each epoch"
 
 
@@ -85,7 +96,7 @@ def test_an_earlier_runs_checkpoint_is_replaced(train, tmp_path):
     train([1.0, 0.0], 2, tmp_path)
     module = train([5.0], 1, tmp_path)
     assert module.weight.item() == 0
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert files(tmp_path) == ["best.ckpt", "history.csv", "last.ckpt"]
 
 
 # --- with the real models
@@ -161,3 +172,28 @@ def test_an_epoch_draws_the_same_whatever_was_drawn_before_and_each_epoch_anew(t
     assert first == again
     assert len({number for number, _ in first + other}) == 4
     assert first[0][1] != first[1][1], "the order is new"
+
+
+def test_each_epoch_is_measured_and_told(train, tmp_path, capsys):
+    module = train([2.0, 1.0], 2, tmp_path)
+    assert [epoch["val_loss"] for epoch in module.history] == [2.0, 1.0]
+    assert [epoch["epoch"] for epoch in module.history] == [1, 2]
+    lines = (tmp_path / "checkpoints/history.csv").read_text().splitlines()
+    assert lines[0] == "epoch,val_acc,val_loss,lr,seconds" and lines[2].startswith("2,1.0,1.0,0.0,")
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2 and told[1].startswith("scripted  epoch 2/2  val_acc 1.0000  val_loss 1.0000")
+
+
+def test_nothing_is_told_if_quiet_is_asked_for(train, tmp_path, capsys):
+    set_quiet(True)
+    try:
+        train([1.0], 1, tmp_path)
+    finally:
+        set_quiet(False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_tensorboard_gets_the_same_numbers(train, tmp_path):
+    pytest.importorskip("tensorboard")
+    train([2.0, 1.0], 2, tmp_path, logger="tensorboard")
+    assert list((tmp_path / "checkpoints/tensorboard").glob("events.out.tfevents.*"))

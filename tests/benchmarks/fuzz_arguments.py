@@ -42,6 +42,7 @@ CHOICES = {
     "--accelerator": ["auto", "cpu", "gpu", "mps", "tpu"],
     "--precision": ["32-true", "16-mixed", "bf16-mixed"],
     "--strategy": ["auto", "ddp", "ddp_spawn", "fsdp", "deepspeed"],  # and more
+    "--logger": ["csv"],  # and tensorboard where that is installed
     "--augment": ["none", "waveform", "spectrogram", "both"],
 }
 FOLDERS = ("--data-dir", "--output-dir", "--task1-checkpoint")
