@@ -33,7 +33,7 @@ from common.corpus import (
     split_clips,
     stratified_sample,
 )
-from common.errors import UserError
+from common.errors import UserError, printable
 from common.text import align
 
 AUDIOMNIST_DIR = Path("data/AudioMNIST")
@@ -240,7 +240,7 @@ def describe(args: Namespace) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    return f"{len(names)}: {names[0]} to {names[-1]}"
+    return f"{len(names)}: {printable(names[0])} to {printable(names[-1])}"
 
 
 def _durations(corpus: Corpus) -> str:
