@@ -56,27 +56,18 @@ def load_supervised(args: Namespace, data: SpokenDigits, name: str) -> DigitClas
     return load_module(DigitClassifier, (f"supervised {name}",), path, TASK1, data)[0]
 
 
-def load_classifier(path: Path) -> tuple[DigitClassifier, str]:
-    """A digit classifier of task 1 or 5, in eval mode, and the name of the corpus that it was trained on.
-
-    Raises:
-        UserError: as in ``load_module``; there is no corpus whose test speakers it might have heard.
-    """
-    module, checkpoint = load_module(DigitClassifier, DIGIT_MODELS, path, Origin("CHECKPOINT", "task1.py"))
-    return module, checkpoint["run"]["corpus"]
+def load_classifier(path: Path) -> DigitClassifier:
+    """A digit classifier of task 1 or 5, in eval mode, for recordings of anybody; errors as in ``load_module``."""
+    return load_module(DigitClassifier, DIGIT_MODELS, path, Origin("CHECKPOINT", "task1.py"))[0]
 
 
-def load_encoders(path: Path) -> tuple[ContrastiveModel, Spread | None]:
+def load_encoders(path: Path) -> tuple[ContrastiveModel, Spread]:
     """The model of task 2 in eval mode, and how the embeddings of both formats spread over its training clips.
 
-    The second is ``None`` where the checkpoint does not tell, see ``store_spread``.
-
     Raises:
-        UserError: as in ``load_module``, or the spread is none.
+        UserError: as in ``load_module``, or it was stored without a spread, see ``store_spread``.
     """
     module, checkpoint = load_module(ContrastiveModel, ("contrastive",), path, TASK2)
-    if "spread" not in checkpoint:
-        return module, None
     width = EMBEDDING_DIM * len(module.embedder.encoders)
     try:
         spread = Spread(*(part.double().numpy() for part in checkpoint["spread"]))
@@ -84,8 +75,8 @@ def load_encoders(path: Path) -> tuple[ContrastiveModel, Spread | None]:
             raise ValueError
         if not all(np.isfinite(part).all() for part in spread):
             raise ValueError
-    except Exception as error:  # made by hand, or by another version
-        raise UserError(f"{TASK2.flag}: {path} holds no usable spread of embeddings; {TASK2.remedy}") from error
+    except Exception as error:  # of a training that was stopped before its end, or made by hand
+        raise UserError(f"{TASK2.flag}: {path} does not tell how embeddings spread; {TASK2.remedy}") from error
     return module, spread
 
 

@@ -134,12 +134,17 @@ def verify(query: Embeddings, name: str) -> Verification | None:
 
     ``None`` where the pairs are all of one kind.
     """
-    z = query.z[name] / np.linalg.norm(query.z[name], axis=1, keepdims=True).clip(min=1e-12)
+    z = unit_length(query.z[name])
     pairs = np.triu(np.ones((len(z), len(z)), dtype=bool), k=1)
     same = (query.speaker[:, None] == query.speaker)[pairs]
     if same.all() or not same.any():
         return None
     return equal_error_rate((z @ z.T)[pairs], same)
+
+
+def unit_length(z: np.ndarray) -> np.ndarray:
+    """Vectors [n, D] scaled to length 1, so that their products are cosine similarities."""
+    return z / np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
 
 
 def equal_error_rate(scores: np.ndarray, same: np.ndarray) -> Verification:
