@@ -6,7 +6,7 @@ import warnings
 import zipfile
 from argparse import Namespace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -23,11 +23,13 @@ from common.text import write_atomically
 
 MAX_BYTES = 64_000_000  # unpacked; twenty times what the tasks write
 
-DIGIT_MODELS = tuple(
-    f"{how} {formats}" for how in ("supervised", "frozen", "finetuned") for formats in ("1d", "2d", "concat")
-)
-
-Module = TypeVar("Module", bound=pl.LightningModule)
+# What common.training.fit is told to call them.
+CONTRASTIVE = {"contrastive": ContrastiveModel}
+CLASSIFIERS = {
+    f"{how} {formats}": DigitClassifier
+    for how in ("supervised", "frozen", "finetuned")
+    for formats in ("1d", "2d", "concat")
+}
 
 
 class Origin(NamedTuple):
@@ -47,18 +49,23 @@ TASK2 = Origin("--task2-checkpoint", "task2.py")
 
 def load_contrastive(args: Namespace, data: SpokenDigits) -> ContrastiveModel:
     """The model of task 2 that ``--task2-checkpoint`` names, in eval mode; errors as in ``load_module``."""
-    return load_module(ContrastiveModel, ("contrastive",), args.task2_checkpoint, TASK2, data)[0]
+    return load_module(CONTRASTIVE, args.task2_checkpoint, TASK2, data)[0]
 
 
 def load_supervised(args: Namespace, data: SpokenDigits, name: str) -> DigitClassifier:
     """The "1d" or "2d" model of task 1 below ``--task1-checkpoint``, in eval mode; errors as in ``load_module``."""
     path = args.task1_checkpoint / f"{name}_checkpoints" / "best.ckpt"
-    return load_module(DigitClassifier, (f"supervised {name}",), path, TASK1, data)[0]
+    return load_module({f"supervised {name}": DigitClassifier}, path, TASK1, data)[0]
 
 
 def load_classifier(path: Path) -> DigitClassifier:
     """A digit classifier of task 1 or 5, in eval mode, for recordings of anybody; errors as in ``load_module``."""
-    return load_module(DigitClassifier, DIGIT_MODELS, path, Origin("CHECKPOINT", "task1.py"))[0]
+    return load_module(CLASSIFIERS, path, Origin("CHECKPOINT", "task1.py"))[0]
+
+
+def load_any(path: Path) -> DigitClassifier | ContrastiveModel:
+    """Whatever model task 1, 2 or 5 left in ``path``, in eval mode; errors as in ``load_module``."""
+    return load_module(CLASSIFIERS | CONTRASTIVE, path, Origin("path", "task1.py"))[0]
 
 
 def load_encoders(path: Path) -> tuple[ContrastiveModel, Spread]:
@@ -67,7 +74,7 @@ def load_encoders(path: Path) -> tuple[ContrastiveModel, Spread]:
     Raises:
         UserError: as in ``load_module``, or it was stored without a spread, see ``store_spread``.
     """
-    module, checkpoint = load_module(ContrastiveModel, ("contrastive",), path, TASK2)
+    module, checkpoint = load_module(CONTRASTIVE, path, TASK2)
     width = EMBEDDING_DIM * len(module.embedder.encoders)
     try:
         spread = Spread(*(part.double().numpy() for part in checkpoint["spread"]))
@@ -100,13 +107,14 @@ def store_spread(path: Path, train: Embeddings) -> None:
 
 
 def load_module(
-    cls: type[Module], names: tuple[str, ...], path: Path, origin: Origin, data: SpokenDigits | None = None
-) -> tuple[Module, dict]:
-    """Rebuild the module that ``common.training.fit`` stored under one of ``names``, and give all that was stored.
+    kinds: dict[str, type[pl.LightningModule]], path: Path, origin: Origin, data: SpokenDigits | None = None
+) -> tuple[pl.LightningModule, dict]:
+    """Rebuild the module that ``common.training.fit`` stored, and give all that was stored with it.
 
     The file is read with ``weights_only=True``: a checkpoint cannot run code. Nor can a small one fill the memory.
 
     Args:
+        kinds: the names under which it may have been stored, and what each is.
         origin: which flag named the file and which script makes such files, for the error message.
         data: what the module is going to be tested on; without it, nothing is checked against its training.
 
@@ -115,7 +123,7 @@ def load_module(
             numbers, or one whose training heard a speaker whom ``data`` is going to test.
     """
     flag, remedy = origin.flag, origin.remedy
-    wanted = names[0] if len(names) == 1 else "digit"
+    wanted = " or ".join(kinds) if len(kinds) < 3 else "digit"
     if not path.is_file():
         raise UserError(f"{flag}: there is no {path}; {remedy}")
     try:
@@ -127,9 +135,9 @@ def load_module(
         # What is no text might be made to take for ever to show.
         if not (isinstance(model, str) and isinstance(run["corpus"], str)):
             raise TypeError
-        if model not in names:
+        if model not in kinds:
             raise UserError(f"{flag}: {path} holds a {model[:40]} model, not a {wanted} one; {remedy}")
-        module = cls(**checkpoint["hyper_parameters"])
+        module = kinds[model](**checkpoint["hyper_parameters"])
         module.load_state_dict(checkpoint["state_dict"])
         if not all(torch.isfinite(value).all() for value in module.state_dict().values()):
             raise UserError(f"{flag}: {path} holds weights that are no finite numbers; {remedy}")

@@ -1,8 +1,8 @@
 """Which clips there are, and which of them train, validate and test.
 
-A corpus is a folder in AudioMNIST's layout (a folder per speaker) or in that of the Free Spoken Digit Dataset (all clips
-in one folder), or the synthetic one that is spoken when it is needed. Nothing here reads audio: clips are known by their
-names alone, so choosing and splitting them takes no time and needs no files.
+A corpus is a folder in AudioMNIST's layout (a folder per speaker) or the Free Spoken Digit Dataset's (one for all), or
+the synthetic one that is spoken when it is needed. Nothing here reads audio: clips are known by their names alone, so
+choosing and splitting them takes no time and needs no files.
 """
 
 import dataclasses
@@ -78,9 +78,9 @@ class Split(NamedTuple):
 def open_folder(folder: Path) -> Corpus:
     """List the clips in ``folder``, or else in ``data``, ``AudioMNIST/data`` or ``recordings`` below it.
 
-    A clip is ``SPEAKER/DIGIT_SPEAKER_REPETITION.wav``, or ``DIGIT_SPEAKER_REPETITION.wav`` in the folder itself; a folder
-    may hold both kinds, and of two files for one clip the speaker folder's counts. One that turns out to be a folder, a
-    pipe or a link that leads nowhere is skipped when it is read. Other files beside clips are counted and left alone.
+    A clip is ``SPEAKER/DIGIT_SPEAKER_REPETITION.wav``, or ``DIGIT_SPEAKER_REPETITION.wav`` in the folder itself; there
+    may be both, and of two files for one clip the speaker folder's counts. One that turns out to be a folder, a pipe or
+    a link that leads nowhere is skipped when it is read. Other files beside clips are counted and left alone.
 
     Raises:
         UserError: ``folder`` does not exist, cannot be listed, or holds no clips.
@@ -98,8 +98,8 @@ def open_folder(folder: Path) -> Corpus:
     except OSError as error:
         raise UserError(f"--data-dir {folder}: cannot list {error.filename} ({error.strerror})") from error
     raise UserError(
-        f"--data-dir {folder}: no clips in it; expected files like 01/7_01_3.wav (speaker/digit_speaker_repetition.wav) "
-        "or, all in one folder, 7_anna_3.wav"
+        f"--data-dir {folder}: no clips in it; expected files like 01/7_01_3.wav (speaker/digit_speaker_repetition.wav), "
+        "or like 7_anna_3.wav all in one folder"
     )
 
 

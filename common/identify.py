@@ -33,13 +33,35 @@ import numpy as np
 from common.checkpoints import load_encoders
 from common.cli import TASK2_CHECKPOINT, Parser, a_folder, a_path, run
 from common.errors import UserError, printable
-from common.recordings import read_recordings, report_faults, run_model
+from common.evaluate import embed
+from common.recordings import as_batches, read_recordings, report_faults
 from common.speakers import Verification, equal_error_rate, unit_length, whiten_by
 
-# Between the best of a person's recordings (0) and their average (large); with few or many recordings close to the best.
+# 0 would take the best of a person's recordings, much the average of all: the one is best where there are many, the
+# other where there are few, and this is near both.
 SOFTNESS = 0.2
 # Some of which libsndfile cannot read: that is then said, as of any recording.
-SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .caf .w64 .m4a .aac .wma .amr .webm".split())
+SUFFIXES = tuple(
+    f".{kind}"
+    for kind in [
+        "wav",
+        "flac",
+        "ogg",
+        "oga",
+        "opus",
+        "mp3",
+        "aif",
+        "aiff",
+        "au",
+        "caf",
+        "w64",
+        "m4a",
+        "aac",
+        "wma",
+        "amr",
+        "webm",
+    ]
+)
 
 
 class Enrolment(NamedTuple):
@@ -98,7 +120,7 @@ def list_people(folder: Path) -> dict[str, list[Path]]:
         raise UserError(f"--enrol {folder}: cannot list {error.filename} ({error.strerror})") from error
     people = {name: files for name, files in people.items() if files}
     if not people:
-        raise UserError(f"--enrol {folder}: no recordings in it; expected a folder per person, as in {folder}/anna/1.wav")
+        raise UserError(f"--enrol {folder}: no recordings in it; expected a folder per person, such as {folder}/anna/")
     return people
 
 
@@ -109,8 +131,8 @@ def _is_sound(file: Path) -> bool:
 def main(args: Namespace) -> None:
     model, spread = load_encoders(args.task2_checkpoint)
 
-    def embed(waves: np.ndarray) -> np.ndarray:
-        return unit_length(whiten_by(spread, run_model(model.embedder, waves).numpy()))
+    def unit_vectors(waves: np.ndarray) -> np.ndarray:
+        return unit_length(whiten_by(spread, embed(model.embedder, as_batches(waves)).z["concat"]))
 
     recordings = [(name, file) for name, files in list_people(args.enrol).items() for file in files]
     waves, faults = read_recordings(file for _, file in recordings)
@@ -121,12 +143,12 @@ def main(args: Namespace) -> None:
     people = sorted(set(owners))
     for name in sorted({name for name, _ in recordings} - set(people)):
         print(f"{printable(name)}: not enrolled, for none of the recordings can be used", file=sys.stderr)
-    enrolment = Enrolment(people, embed(waves), np.array([people.index(name) for name in owners]))
+    enrolment = Enrolment(people, unit_vectors(waves), np.array([people.index(name) for name in owners]))
     threshold = choose_threshold(enrolment, args.threshold)
 
     waves, faults = read_recordings(args.queries)
     failed |= report_faults(args.queries, faults)
-    rows = iter(enrolment.similarity(embed(waves) @ enrolment.z.T) if len(waves) else ())
+    rows = iter(enrolment.similarity(unit_vectors(waves) @ enrolment.z.T) if len(waves) else ())
     answers = []
     for file, fault in zip(args.queries, faults, strict=True):
         if fault:
@@ -155,13 +177,13 @@ def choose_threshold(enrolment: Enrolment, given: float | None) -> float:
         UserError: none is given, and the enrolled recordings cannot tell.
     """
     errors = enrolment.equal_errors()
-    who = f"{len(enrolment.people)} people enrolled with {len(enrolment.z)} recordings"
+    who = f"{len(enrolment.z)} recordings of {len(enrolment.people)} speaker(s) enrolled"
     if given is not None:
         print(f"{who}; threshold {given:g}, as given", file=sys.stderr)
         return given
     if errors is None:
         raise UserError(f"{who}: too few to find a threshold; enrol two people or more, or give --threshold")
-    print(f"{who}; threshold {errors.threshold:.3f}, equal error rate among them {errors.eer:.0%}", file=sys.stderr)
+    print(f"{who}; threshold {errors.threshold:.3f}, their equal error rate {errors.eer:.0%}", file=sys.stderr)
     return errors.threshold
 
 
@@ -185,5 +207,5 @@ if __name__ == "__main__":
     threshold_help = "lowest similarity, from -1 to 1, at which a query is somebody enrolled; default: see above"
     parser.add_argument("--threshold", type=_cosine, metavar="FLOAT", help=threshold_help)
     parser.add_argument("--json", action="store_true", help="print an object instead, with the threshold and answers")
-    parser.add_argument("queries", type=a_path, nargs="+", metavar="QUERY", help="sound files of one spoken digit each")
+    parser.add_argument("queries", type=Path, nargs="+", metavar="QUERY", help="sound files of one spoken digit each")
     run(main, parser)

@@ -23,11 +23,13 @@ prints, for example
 import json
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 from common.checkpoints import load_classifier
 from common.cli import Parser, a_path, run
 from common.errors import printable
-from common.recordings import BATCH, read_recordings, report_faults, run_model
+from common.evaluate import outputs
+from common.recordings import BATCH, as_batches, read_recordings, report_faults
 
 
 def main(args: Namespace) -> None:
@@ -37,7 +39,7 @@ def main(args: Namespace) -> None:
         files = args.files[first : first + BATCH]
         waves, faults = read_recordings(files)
         failed |= report_faults(files, faults)
-        rows = iter(run_model(model, waves).softmax(dim=1).tolist() if len(waves) else ())
+        rows = (row for logits, _, _ in outputs(model, as_batches(waves)) for row in logits.softmax(dim=1).tolist())
         for file, fault in zip(files, faults, strict=True):
             if fault:
                 answers.append({"file": str(file), "error": fault})
@@ -60,7 +62,7 @@ if __name__ == "__main__":
     parser = Parser(__doc__)
     checkpoint_help = "best.ckpt of task 1 or task 5"
     parser.add_argument("checkpoint", type=a_path, metavar="CHECKPOINT", help=checkpoint_help)
-    parser.add_argument("files", type=a_path, nargs="+", metavar="FILE", help="sound files of one spoken digit each")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="sound files of one spoken digit each")
     json_help = "print a list of objects instead, with all ten probabilities"
     parser.add_argument("--json", action="store_true", help=json_help)
     run(main, parser)

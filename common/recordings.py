@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from common.cache import read_clip, standardise
+from common.data import Batch
 from common.errors import printable
 
 BATCH = 256  # recordings at a time: 8 MB
@@ -44,11 +44,10 @@ def read_recordings(paths: Iterable[Path]) -> tuple[np.ndarray, list[str]]:
     return np.array(waves, dtype=np.int16).reshape(len(waves), -1), faults
 
 
-@torch.inference_mode()
-def run_model(model: nn.Module, waves: np.ndarray) -> Tensor:
-    """Outputs [n, ...] of a model in eval mode for waveforms [n, 16000] int16; those of several formats side by side."""
-    outputs = [model(torch.from_numpy(waves[i : i + BATCH])) for i in range(0, len(waves), BATCH)]
-    return torch.cat([torch.cat(list(part.values()), dim=1) if isinstance(part, dict) else part for part in outputs])
+def as_batches(waves: np.ndarray) -> list[Batch]:
+    """Waveforms [n, 16000] int16 without labels (-1), as ``common.evaluate.embed`` and ``outputs`` take them."""
+    parts = [torch.from_numpy(waves[i : i + BATCH]) for i in range(0, len(waves), BATCH)]
+    return [Batch(part, *[torch.full((len(part),), -1)] * 2) for part in parts]
 
 
 def report_faults(paths: Sequence[Path], faults: Sequence[str]) -> bool:
