@@ -98,8 +98,8 @@ def open_folder(folder: Path) -> Corpus:
     except OSError as error:
         raise UserError(f"--data-dir {folder}: cannot list {error.filename} ({error.strerror})") from error
     raise UserError(
-        f"--data-dir {folder}: no clips in it; expected files like 01/7_01_3.wav (speaker/digit_speaker_repetition.wav), "
-        "or like 7_anna_3.wav all in one folder"
+        f"--data-dir {folder}: no clips in it; expected files as 01/7_01_3.wav (speaker/digit_speaker_repetition.wav), "
+        "or all in one folder, like 7_anna_3.wav"
     )
 
 
