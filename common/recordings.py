@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.cache import read_clip, standardise
+from common.cache import SAMPLES, read_clip, standardise
 from common.data import Batch
 from common.errors import printable
 
@@ -41,7 +41,7 @@ def read_recordings(paths: Iterable[Path]) -> tuple[np.ndarray, list[str]]:
             faults.append("")
         except ValueError as error:
             faults.append(printable(str(error)))
-    return np.array(waves, dtype=np.int16).reshape(len(waves), -1), faults
+    return np.array(waves, dtype=np.int16).reshape(-1, SAMPLES), faults
 
 
 def as_batches(waves: np.ndarray) -> list[Batch]:

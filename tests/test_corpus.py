@@ -403,6 +403,18 @@ def test_hostile_things_among_flat_clips_are_skipped_by_name(tmp_path, write_ton
     ]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_task_1_trains_on_named_speakers_in_one_folder(tmp_path, write_tones, run_here, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["anna_maria", "ben", "carl.2"]
+    for path in write_tones(tmp_path / "by speaker", names, digits=[0, 7], repetitions=5).glob("*/*.wav"):
+        path.rename(touch(tmp_path / "mine/recordings", path.name) / path.name)
+    run_here("task1.py", "--data-dir", "mine", "--epochs", "1", "--batch-size", "8", "--num-workers", "0")
+    run = json.loads((tmp_path / "task1_supervised/metrics.json").read_text())["run"]
+    assert run["corpus"] == "mine" and run["train_speakers"] == names[:2]
+    assert run["clips"] == {"train": 16, "val": 4, "test": 10}
+
+
 @pytest.mark.parametrize("count, tested", [(3, 1), (4, 1), (6, 2), (7, 2)])
 def test_named_speakers_are_split_like_numbered_ones(tmp_path, count, tested):
     names = ["anna", "ben", "carl", "dora", "eve", "fred", "gina"][:count]

@@ -10,8 +10,9 @@ from conftest import tone
 from test_predict import stored
 
 from common.checkpoints import load_encoders, store_spread
+from common.data import SpokenDigits
 from common.errors import UserError
-from common.evaluate import Embeddings
+from common.evaluate import Embeddings, embed
 from common.identify import SOFTNESS, Enrolment, choose_threshold, list_people
 from common.modules import ContrastiveModel
 from common.speakers import equal_error_rate, unit_length
@@ -211,3 +212,21 @@ def test_wrong_arguments_end_with_code_2_and_one_line(people, identify, words):
 def test_help_has_an_example_and_says_where_the_threshold_comes_from(identify):
     code, out, _ = identify("--help")
     assert code == 0 and "--enrol people" in out and "equal error rate" in out
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_checkpoint_of_task_2_tells_how_its_training_clips_spread(
+    tmp_path, monkeypatch, write_tones, make_args, run_here, identify
+):
+    monkeypatch.chdir(tmp_path)
+    write_tones(tmp_path / "tones", ["anna", "ben", "carl"], repetitions=2)
+    run_here("task2.py", "--data-dir", "tones", "--epochs", "1", "--batch-size", "8", "--num-workers", "0")
+    (tmp_path / "best.ckpt").symlink_to("task2_contrastive/checkpoints/best.ckpt")
+    data = SpokenDigits(make_args(data_dir=tmp_path / "tones"))
+    model, spread = load_encoders(tmp_path / "best.ckpt")
+    z = embed(model.embedder, data.loader("train")).z["concat"]
+    assert np.allclose(spread.mean, z.mean(axis=0), atol=1e-5)
+    assert np.allclose(spread.covariance, np.cov(z.T), atol=1e-5)
+    query = "tones/carl/3_carl_0.wav"
+    code, out, _ = identify("--enrol", "tones", query)
+    assert code == 0 and out.split() == ["carl", out.split()[1], query], "its own recording is among those enrolled"

@@ -2,7 +2,9 @@
 
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,19 +68,17 @@ def predict(run_here, capsys):
     return run_it
 
 
-def reference(model: DigitClassifier, file: str) -> np.ndarray:
+def reference(model: DigitClassifier, file: Path) -> np.ndarray:
     """Probabilities of one file, by itself and step by step."""
     wave = torch.from_numpy(standardise(*read_clip(file)))[None]
     with torch.no_grad():
-        logits = model.head(torch.cat([z for z in model.embedder(wave).values()], dim=1))[0].double().numpy()
+        logits = model.head(torch.cat(list(model.embedder(wave).values()), dim=1))[0].double().numpy()
     return np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_digit_and_confidence_are_the_models_for_any_sound_file(voices, predict, name, monkeypatch):
     monkeypatch.setattr("common.recordings.BATCH", 2)  # so that batches are put together again
-    from pathlib import Path
-
     model = classifier(name)
     torch.save(stored(name, model), "best.ckpt")
     expected = [reference(model, Path(file)) for file in voices]
@@ -101,10 +101,9 @@ def test_files_that_cannot_be_used_are_named_and_the_others_answered(voices, pre
     soundfile.write("silent.wav", np.zeros(8000), 16_000)
     soundfile.write("empty.wav", np.zeros(0), 16_000)
     soundfile.write("long.wav", tone(300, 31), 16_000)
-    with open("text.wav", "w") as file:
-        file.write("no sound")
+    Path("text.wav").write_text("no sound")
     os.mkfifo("pipe.wav")
-    os.mkdir("folder.wav")
+    Path("folder.wav").mkdir()
     faults = {
         "silent.wav": "silent",
         "empty.wav": "no samples",
@@ -129,9 +128,14 @@ def test_files_that_cannot_be_used_are_named_and_the_others_answered(voices, pre
     ]
 
 
+def test_where_no_file_can_be_used_nothing_is_answered(voices, predict):
+    torch.save(stored("supervised 2d", classifier("supervised 2d")), "best.ckpt")
+    assert predict("best.ckpt", "nowhere.wav") == (1, "", "nowhere.wav: there is no such file\n")
+
+
 def test_names_that_are_no_line_of_text_are_shown_as_one(voices, predict):
     torch.save(stored("supervised 2d", classifier("supervised 2d")), "best.ckpt")
-    os.rename("a.wav", "a\n\x1b[31m\udcff.wav")
+    Path("a.wav").rename("a\n\x1b[31m\udcff.wav")
     code, out, _ = predict("best.ckpt", "a\n\x1b[31m\udcff.wav", "b.flac")
     assert code == 0 and out.count("\n") == 2 and "\x1b" not in out
     code, out, _ = predict("best.ckpt", "--json", "a\n\x1b[31m\udcff.wav")
@@ -144,8 +148,7 @@ def test_other_checkpoints_are_refused_in_one_line(voices, predict, content):
     if content == "contrastive":
         torch.save(stored("contrastive", ContrastiveModel()), "best.ckpt")
     elif content == "text":
-        with open("best.ckpt", "w") as file:
-            file.write("no checkpoint")
+        Path("best.ckpt").write_text("no checkpoint")
     elif content == "not finite":
         model.head[1].weight.data[0, 0] = float("nan")
         torch.save(stored("supervised 2d", model), "best.ckpt")
@@ -168,8 +171,6 @@ def test_help_has_an_example_and_says_what_confidence_is(predict):
 
 
 def test_it_runs_as_a_module(repository, voices, tmp_path):
-    import subprocess
-
     torch.save(stored("supervised 2d", classifier("supervised 2d")), "best.ckpt")
     command = [sys.executable, "-m", "common.predict", "best.ckpt", "a.wav", "nowhere.wav"]
     done = subprocess.run(
