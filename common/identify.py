@@ -1,8 +1,8 @@
 """Who is speaking in each of these recordings, out of a few people who are enrolled, or is it nobody of them?
 
 Enrols a folder per person with recordings of spoken digits, and prints a line per query: the person, the similarity and
-the file. Recordings may be as in `python -m common.predict --help`. Ten or more of each person are needed to be right
-more often than not, thirty are better, and they should hold the digits that will be asked: the encoders were trained
+the file. Recordings may be as in `python -m common.predict --help`. Ten of each person are few and thirty are
+better, and they should hold the digits that will be asked: the encoders were trained
 to tell clips apart, never people, and another digit is to them nearly another voice.
 
 The similarity of a query to a person is a soft maximum of its cosine similarities to that person's recordings (both
@@ -18,8 +18,8 @@ A file that cannot be used is named in a line on stderr, the others are answered
 
 where the folder holds people/anna/*.wav and people/ben/*.mp3 prints, for example
 
-    anna    0.743  who.wav
-    nobody  0.312  else.wav
+    anna     0.354  who.wav
+    nobody   0.087  else.wav
 """
 
 import json

@@ -216,7 +216,7 @@ def test_help_has_an_example_and_says_where_the_threshold_comes_from(identify):
 
 @pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_checkpoint_of_task_2_tells_how_its_training_clips_spread(
-    tmp_path, monkeypatch, write_tones, make_args, run_here, identify
+    tmp_path, monkeypatch, write_tones, make_args, run_here, identify, capsys
 ):
     monkeypatch.chdir(tmp_path)
     write_tones(tmp_path / "tones", ["anna", "ben", "carl"], repetitions=2)
@@ -228,5 +228,6 @@ def test_a_checkpoint_of_task_2_tells_how_its_training_clips_spread(
     assert np.allclose(spread.mean, z.mean(axis=0), atol=1e-5)
     assert np.allclose(spread.covariance, np.cov(z.T), atol=1e-5)
     query = "tones/carl/3_carl_0.wav"
+    capsys.readouterr()
     code, out, _ = identify("--enrol", "tones", query)
     assert code == 0 and out.split() == ["carl", out.split()[1], query], "its own recording is among those enrolled"
