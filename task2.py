@@ -15,9 +15,10 @@ Writes task2_contrastive/checkpoints/best.ckpt, metrics.json and metrics.txt.
 from argparse import Namespace
 
 from common.augmentation import KINDS
+from common.checkpoints import store_spread
 from common.cli import run, task_parser
 from common.data import SpokenDigits
-from common.evaluate import embed, linear_probe
+from common.evaluate import Embeddings, embed, linear_probe
 from common.metrics import describe_run, start_output, write_metrics
 from common.modules import ContrastiveModel, Embedder
 from common.training import fit
@@ -29,15 +30,21 @@ def main(args: Namespace) -> None:
     run_info = describe_run(args, data, model.embedder.sizes())
     start_output(args.output_dir, run_info, args.resume)
 
-    untrained = probe(model.embedder, data)
-    fit(model, data, args, args.output_dir / "checkpoints", "contrastive", run_info)
-    results = probe(model.embedder, data) | {f"untrained_{name}": result for name, result in untrained.items()}
+    untrained = probe(*embed_sets(model.embedder, data))
+    checkpoint_dir = args.output_dir / "checkpoints"
+    fit(model, data, args, checkpoint_dir, "contrastive", run_info)
+    train, val, test = embed_sets(model.embedder, data)
+    store_spread(checkpoint_dir / "best.ckpt", train)
+    results = probe(train, val, test) | {f"untrained_{name}": result for name, result in untrained.items()}
     write_metrics(args.output_dir, "Linear probes of contrastive embeddings", results, run_info)
 
 
-def probe(embedder: Embedder, data: SpokenDigits) -> dict[str, dict]:
+def embed_sets(embedder: Embedder, data: SpokenDigits) -> list[Embeddings]:
+    return [embed(embedder, data.loader(name)) for name in ("train", "val", "test")]
+
+
+def probe(*sets: Embeddings) -> dict[str, dict]:
     """Probe each format and both together."""
-    sets = [embed(embedder, data.loader(name)) for name in ("train", "val", "test")]
     return {name: linear_probe(name, *sets) for name in ("1d", "2d", "concat")}
 
 

@@ -1,0 +1,48 @@
+"""Spoken digits: the data, encoders, losses and evaluations of the five tasks, for use from Python.
+
+    from common import ContrastiveModel, SpokenDigits, embed, linear_probe, train
+
+    data = SpokenDigits.open("recordings", ratio=0.5)
+    model = train(ContrastiveModel(), data, "my_model", epochs=20)
+    train_set, val_set, test_set = (embed(model.embedder, data.loader(name)) for name in ("train", "val", "test"))
+    print(linear_probe("concat", train_set, val_set, test_set)["test_acc"])
+
+`help()` of each name gives shapes, units, errors and sources. A module is imported when one of its names is first used:
+PyTorch and Lightning take seconds. `common.speakers.identify` is to be had there only, since `common.identify` is a
+command.
+"""
+
+import importlib
+
+_HOME = {
+    name: f"common.{module}"
+    for module, names in {
+        "api": "train load",
+        "augmentation": "random_channel random_masks random_rates random_shifts warp",
+        "cache": "SAMPLE_RATE standardise",
+        "cli": "settings",
+        "corpus": "Clip Corpus Split open_folder split_clips",
+        "data": "Batch Examples SpokenDigits",
+        "encoders": "EMBEDDING_DIM Encoder1D Encoder2D",
+        "errors": "UserError",
+        "evaluate": "Embeddings embed linear_probe outputs score_digits score_in_noise wilson_interval",
+        "features": "LogMel to_float",
+        "losses": "info_nce",
+        "modules": "ContrastiveModel DigitClassifier Embedder",
+        "plots": "draw_det draw_embeddings tsne",
+        "recordings": "as_batches read_recording read_recordings",
+        "speakers": "Verification equal_error_rate halves split_by_digit verify whiten",
+    }.items()
+    for name in names.split()
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'common' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

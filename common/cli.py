@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(arguments)
         if unknown:
             self.error(f"unrecognized arguments: {shlex.join(unknown)}")
-        if parsed.data_dir is not None and parsed.dataset != "auto":
+        if getattr(parsed, "data_dir", None) is not None and parsed.dataset != "auto":
             self.error(f"argument --dataset: {parsed.dataset} and --data-dir are two sources; leave one out")
         return parsed
 
@@ -99,8 +99,30 @@ def task_parser(
         files.add_argument("--task1-checkpoint", type=a_folder, default=TASK1_DIR, metavar="DIR", help=help_text)
     if "task2" in reads:
         help_text = "encoders that task2.py trained"
-        files.add_argument("--task2-checkpoint", type=_path, default=TASK2_CHECKPOINT, metavar="PATH", help=help_text)
+        files.add_argument("--task2-checkpoint", type=a_path, default=TASK2_CHECKPOINT, metavar="PATH", help=help_text)
     return parser
+
+
+def settings(**flags: object) -> argparse.Namespace:
+    """The flags that the tasks share, with their defaults, for use from Python: ``settings(ratio=0.1)``.
+
+    Loader processes are left out (``num_workers=0``): in a notebook they would cost more than they save.
+
+    Raises:
+        UserError: no such flag, or a value that the command line would refuse.
+    """
+    parser = task_parser("", "output", epochs=50, lr=3e-3, learns_from_labels=True)
+    parser.error = _raise
+    words = {"num_workers": 0} | {name: value for name, value in flags.items() if value is not None}
+    arguments = []
+    for name, value in words.items():
+        flag = f"--{name.replace('_', '-')}"
+        arguments += [flag] * value if isinstance(value, bool) else [f"{flag}={value}"]
+    return parser.parse_args(arguments)
+
+
+def _raise(message: str) -> NoReturn:
+    raise UserError(_short(message, 400))
 
 
 def _add_hardware_flags(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +143,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     ratio_help = "fraction of the clips to use, above 0 and at most 1"
     data.add_argument("--ratio", type=_ratio, default=1.0, metavar="FLOAT", help=ratio_help)
-    folder_help = "folder that holds the speaker folders; without it see --dataset"
+    folder_help = "folder that holds the speakers' folders, or all clips; without it see --dataset"
     data.add_argument("--data-dir", type=a_folder, metavar="DIR", help=folder_help)
     dataset_help = "auto: AudioMNIST from data/AudioMNIST or a download, else synthetic speech"
     data.add_argument("--dataset", choices=("auto", "audiomnist", "synthetic"), default="auto", help=dataset_help)
@@ -144,7 +166,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: Parser) -> None:
     keep_freed_memory()
     set_quiet(getattr(args, "quiet", False))
     try:
-        pl.seed_everything(args.seed, workers=True, verbose=False)
+        pl.seed_everything(getattr(args, "seed", 0), workers=True, verbose=False)
         main(args)
     except UserError as error:
         sys.exit(f"{parser.prog}: error: {error}")
@@ -171,13 +193,14 @@ def keep_freed_memory() -> None:
 
 def a_folder(text: str) -> Path:
     """The path of a folder, there already or not: the type of an argument."""
-    path = _path(text)
+    path = a_path(text)
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"expected a folder, {_quoted(text)} is a file")
     return path
 
 
-def _path(text: str) -> Path:
+def a_path(text: str) -> Path:
+    """The path of a file or folder, there already or not: the type of an argument."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"expected a path, got {text!r}")
     path = Path(text)

@@ -1,7 +1,8 @@
 """Which clips there are, and which of them train, validate and test.
 
-A corpus is a folder in AudioMNIST's layout, or the synthetic one that is spoken when it is needed. Nothing here reads
-audio: clips are known by their names alone, so choosing and splitting them takes no time and needs no files.
+A corpus is a folder in AudioMNIST's layout (a folder per speaker) or the Free Spoken Digit Dataset's (one for all), or
+the synthetic one that is spoken when it is needed. Nothing here reads audio: clips are known by their names alone, so
+choosing and splitting them takes no time and needs no files.
 """
 
 import dataclasses
@@ -34,6 +35,7 @@ FOLD_GROUPS = tuple(
     )
 )
 
+# A speaker may be called anything, underscores included: the digit stands before, the repetition after the name.
 CLIP_NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[^/\\]+)_(?P<repetition>[0-9]{1,6})\.wav", re.IGNORECASE)
 
 
@@ -74,18 +76,19 @@ class Split(NamedTuple):
 
 
 def open_folder(folder: Path) -> Corpus:
-    """List the clips in ``folder``, ``folder/data`` or ``folder/AudioMNIST/data``.
+    """List the clips in ``folder``, or else in ``data``, ``AudioMNIST/data`` or ``recordings`` below it.
 
-    A clip is ``SPEAKER/DIGIT_SPEAKER_REPETITION.wav``; one that turns out to be a folder, a pipe or a link that leads
-    nowhere is skipped when it is read. Other files in the speaker folders are counted and left alone.
+    A clip is ``SPEAKER/DIGIT_SPEAKER_REPETITION.wav``, or ``DIGIT_SPEAKER_REPETITION.wav`` in the folder itself; there
+    may be both, and of two files for one clip the speaker folder's counts. One that turns out to be a folder, a pipe or
+    a link that leads nowhere is skipped when it is read. Other files beside clips are counted and left alone.
 
     Raises:
         UserError: ``folder`` does not exist, cannot be listed, or holds no clips.
     """
     try:
         if not folder.is_dir():
-            raise UserError(f"--data-dir {folder}: no such folder; give the folder that holds the speaker folders")
-        for root in (folder, folder / "data", folder / "AudioMNIST" / "data"):
+            raise UserError(f"--data-dir {folder}: no such folder; give the folder that holds the clips")
+        for root in (folder, folder / "data", folder / "AudioMNIST" / "data", folder / "recordings"):
             clips, ignored = _list_clips(root)
             if clips:
                 if ignored:
@@ -95,7 +98,8 @@ def open_folder(folder: Path) -> Corpus:
     except OSError as error:
         raise UserError(f"--data-dir {folder}: cannot list {error.filename} ({error.strerror})") from error
     raise UserError(
-        f"--data-dir {folder}: no clips in it; expected files like 01/7_01_3.wav (speaker/digit_speaker_repetition.wav)"
+        f"--data-dir {folder}: no clips in it; expected files as 01/7_01_3.wav (speaker/digit_speaker_repetition.wav), "
+        "or all in one folder, like 7_anna_3.wav"
     )
 
 
@@ -200,20 +204,42 @@ def _published_fold(clips: Sequence[Clip], fold: int) -> Split:
 
 
 def _list_clips(root: Path) -> tuple[tuple[Clip, ...], list[str]]:
+    if not root.is_dir():
+        return (), []
+    here = {name: CLIP_NAME.fullmatch(name) for name in sorted(path.name for path in root.iterdir())}
+    folders = [name for name, match in here.items() if not match and (root / name).is_dir()]
     found: dict[tuple[str, int, int], Clip] = {}
     ignored = []
-    folders = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+    def add(path: str, match: re.Match) -> None:
+        clip = Clip(match["speaker"], int(match["digit"]), int(match["repetition"]), path)
+        if found.setdefault(clip[:3], clip) != clip:  # 0_01_01.wav after 0_01_1.wav: the first in sorted order counts
+            ignored.append(path)
+
     for folder in folders:
         for name in sorted(path.name for path in (root / folder).iterdir()):
             match = CLIP_NAME.fullmatch(name)
             if match and match["speaker"] == folder:
-                clip = Clip(folder, int(match["digit"]), int(match["repetition"]), f"{folder}/{name}")
-                if found.setdefault(clip[:3], clip) == clip:
-                    continue  # else 0_01_01.wav after 0_01_1.wav: the first in sorted order counts
-            elif (root / folder / name).is_dir():
-                continue
-            ignored.append(f"{folder}/{name}")
+                add(f"{folder}/{name}", match)
+            elif not (root / folder / name).is_dir():
+                ignored.append(f"{folder}/{name}")
+    speakers = {clip.speaker for clip in found.values()} | {match["speaker"] for match in here.values() if match}
+    if any(here.values()):  # else what stands beside speaker folders are a corpus's documents
+        for name, match in here.items():
+            if match and not _may_be_a_copy(match["speaker"], speakers):
+                add(name, match)
+            elif name not in folders:
+                ignored.append(name)
     return tuple(sorted(found.values(), key=lambda clip: (_natural(clip.speaker), *clip[:3]))), ignored
+
+
+def _may_be_a_copy(speaker: str, speakers: set[str]) -> bool:
+    """Whether 7_anna_3_2.wav may be 7_anna_3.wav once more, which in the test would be a voice from the training."""
+    while match := re.fullmatch(r"(.+)_[0-9]{1,6}", speaker):
+        speaker = match[1]
+        if speaker in speakers:
+            return True
+    return False
 
 
 def _corpus_name(root: Path) -> str:
@@ -221,7 +247,7 @@ def _corpus_name(root: Path) -> str:
     if any((folder / synthetic.MARKER).exists() for folder in (root, root.parent)):
         return SYNTHETIC_NAME
     # /data has no parent to be named after
-    return printable((root.parent.name if root.name == "data" else "") or root.name)
+    return printable((root.parent.name if root.name in ("data", "recordings") else "") or root.name)
 
 
 def _natural(name: str) -> list:

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from common import download, synthetic
 from common.cache import open_cache, open_clip
-from common.cli import Parser, a_folder, add_data_flags, run
+from common.cli import Parser, a_folder, add_data_flags, run, settings
 from common.corpus import (
     SYNTHETIC_NAME,
     Corpus,
@@ -33,7 +33,8 @@ from common.corpus import (
     split_clips,
     stratified_sample,
 )
-from common.errors import UserError
+from common.errors import UserError, printable
+from common.progress import set_quiet
 from common.text import align
 
 AUDIOMNIST_DIR = Path("data/AudioMNIST")
@@ -68,7 +69,10 @@ class Examples(Dataset):
 
 
 class SpokenDigits(pl.LightningDataModule):
-    """Train, validation and test examples of one corpus.
+    """Train, validation and test examples of one corpus, for a task's arguments; from Python, ``SpokenDigits.open``.
+
+    ``loader("train")`` serves them in batches, ``split`` and ``cached`` tell which clips they are, ``speakers`` who
+    speaks. Waveforms are one second at 16 kHz, int16.
 
     Raises:
         UserError: no such folder, no clips, too few of them to split, or nothing readable.
@@ -92,6 +96,21 @@ class SpokenDigits(pl.LightningDataModule):
         self.examples = {
             name: Examples(waves, digit[rows], speaker[rows], rows) for name, rows in self.split._asdict().items()
         }
+
+    @classmethod
+    def open(cls, data_dir: str | Path | None = None, **flags: object) -> "SpokenDigits":
+        """The data that the tasks would use with these flags, by their names: ``open("DIR", ratio=0.1, seed=7)``.
+
+        Args:
+            data_dir: folder with the clips; without it AudioMNIST or, where that cannot be had, synthetic speech.
+            flags: ratio, seed, fold, batch_size, dataset, label_ratio, accelerator, ...; see `python task1.py --help`.
+
+        Raises:
+            UserError: a flag or value that the tasks would refuse, or as the class.
+        """
+        args = settings(data_dir=data_dir, **flags)
+        set_quiet(args.quiet)
+        return cls(args)
 
     def _with_few_labels(self, ratio: float) -> Split:
         train = self.split.train
@@ -240,7 +259,7 @@ def describe(args: Namespace) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    return f"{len(names)}: {names[0]} to {names[-1]}"
+    return f"{len(names)}: {printable(names[0])} to {printable(names[-1])}"
 
 
 def _durations(corpus: Corpus) -> str:

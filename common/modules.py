@@ -175,6 +175,7 @@ def one_cycle(module: pl.LightningModule, groups: list[dict]) -> dict:
         max_lr=[group["lr"] for group in groups],
         # OneCycleLR refuses fewer than two steps.
         total_steps=max(2, steps),
-        pct_start=0.2,
+        # OneCycleLR divides by the length of the rise, and takes a fifth of five steps for none.
+        pct_start=0.2 if steps != 5 else 0.3,
     )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -78,19 +78,34 @@ def _knn(k: int) -> KNeighborsClassifier:
     return KNeighborsClassifier(k, metric="cosine", weights=_closeness)
 
 
+class Spread(NamedTuple):
+    """How the embeddings of some clips lie: what whitening needs to know of them."""
+
+    mean: np.ndarray  # [D]
+    covariance: np.ndarray  # [D, D]
+
+
+def spread_of(z: np.ndarray) -> Spread:
+    """Mean and covariance of embeddings [n, D]; n must be at least 2."""
+    return Spread(z.mean(axis=0), np.cov(z, rowvar=False))
+
+
 def whiten(train: Embeddings, test: Embeddings) -> Embeddings:
-    """Centre the test embeddings and even out most of their variances, by what varies in the training clips.
+    """Centre the test embeddings and even out most of their variances, by what varies in the training clips."""
+    z = {name: whiten_by(spread_of(values), test.z[name]) for name, values in train.z.items()}
+    return Embeddings(z, test.digit, test.speaker)
+
+
+def whiten_by(spread: Spread, z: np.ndarray) -> np.ndarray:
+    """Centre embeddings [n, D] and even out most of their variances, by how other clips spread.
 
     Few strong axes carry the digits, and drown the many weak ones that carry the voice. Dividing by the standard
     deviation along each principal axis (full whitening) would raise those that carry nothing just as much. The power
     between was chosen on the training speakers; no label is used.
     """
-    z = {}
-    for name, values in train.z.items():
-        variance, axes = np.linalg.eigh(np.cov(values, rowvar=False))  # [D], [D, D]
-        floor = 0.01 * variance.mean()  # along axes without variance there is nothing to divide by
-        z[name] = (test.z[name] - values.mean(axis=0)) @ axes / (variance.clip(min=0) + floor) ** WHITENING_POWER
-    return Embeddings(z, test.digit, test.speaker)
+    variance, axes = np.linalg.eigh(spread.covariance)  # [D], [D, D]
+    floor = 0.01 * variance.mean()  # along axes without variance there is nothing to divide by
+    return (z - spread.mean) @ axes / (variance.clip(min=0) + floor) ** WHITENING_POWER
 
 
 def halves(embeddings: Embeddings, seed: int) -> tuple[Embeddings, Embeddings]:
@@ -119,12 +134,17 @@ def verify(query: Embeddings, name: str) -> Verification | None:
 
     ``None`` where the pairs are all of one kind.
     """
-    z = query.z[name] / np.linalg.norm(query.z[name], axis=1, keepdims=True).clip(min=1e-12)
+    z = unit_length(query.z[name])
     pairs = np.triu(np.ones((len(z), len(z)), dtype=bool), k=1)
     same = (query.speaker[:, None] == query.speaker)[pairs]
     if same.all() or not same.any():
         return None
     return equal_error_rate((z @ z.T)[pairs], same)
+
+
+def unit_length(z: np.ndarray) -> np.ndarray:
+    """Vectors [n, D] scaled to length 1, so that their products are cosine similarities."""
+    return z / np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
 
 
 def equal_error_rate(scores: np.ndarray, same: np.ndarray) -> Verification:

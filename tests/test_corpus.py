@@ -333,6 +333,97 @@ def test_a_file_in_place_of_the_folder_names_the_flag(tmp_path):
         open_folder(tmp_path / "file")
 
 
+# --- clips of all speakers in one folder
+
+
+def flat_names(speakers, repetitions=2) -> list[str]:
+    return [f"{digit}_{speaker}_{i}.wav" for speaker in speakers for digit in (0, 7) for i in range(repetitions)]
+
+
+@pytest.mark.parametrize("below", ["", "recordings", "data"])
+def test_clips_may_lie_in_one_folder(tmp_path, below):
+    touch(tmp_path / "fsdd" / below, *flat_names(["theo", "jackson", "anna.b", "jean-luc"]))
+    corpus = open_folder(tmp_path / "fsdd")
+    assert speaker_names(corpus.clips) == ["anna.b", "jackson", "jean-luc", "theo"]
+    assert corpus.clips[4] == Clip("jackson", 0, 0, "0_jackson_0.wav")
+    assert len(corpus.clips) == 16 and corpus.ignored == 0 and corpus.name == "fsdd"
+    assert all((corpus.root / clip.path).is_file() for clip in corpus.clips)
+
+
+@pytest.mark.parametrize("speakers", [["anna_b", "ben"], ["speaker_1", "speaker_2", "speaker_10"], ["_", "__a"]])
+def test_names_may_hold_underscores(tmp_path, speakers):
+    touch(tmp_path, *flat_names(speakers))
+    corpus = open_folder(tmp_path)
+    assert speaker_names(corpus.clips) == speakers and corpus.ignored == 0
+
+
+@pytest.mark.parametrize("first", ["0_anna_3.wav", "anna/0_anna_3.wav"])
+def test_what_may_be_a_copy_of_another_speakers_clip_is_left_alone(tmp_path, first, capsys):
+    touch(tmp_path, first, "0_anna_3_2.wav", "0_anna_3_2_1.wav", "0_annabel_3.wav")
+    corpus = open_folder(tmp_path)
+    assert speaker_names(corpus.clips) == ["anna", "annabel"] and corpus.ignored == 2
+    assert "0_anna_3_2.wav" in capsys.readouterr().err
+
+
+def test_a_folder_may_hold_clips_both_ways_and_none_counts_twice(tmp_path):
+    touch(tmp_path, "01/7_01_3.wav", "7_01_3.wav", "7_01_4.wav", "7_theo_03.wav", "7_theo_3.wav", "02/7_02_0.wav")
+    corpus = open_folder(tmp_path)
+    paths = ["01/7_01_3.wav", "7_01_4.wav", "02/7_02_0.wav", "7_theo_03.wav"]
+    assert [clip.path for clip in corpus.clips] == paths and corpus.ignored == 2
+
+
+def test_other_files_beside_flat_clips_are_counted(tmp_path):
+    ignored = ["notes.txt", "7_theo.wav", "10_theo_1.wav", "7_theo_1.flac", "._7_theo_1.wav", "7__1.wav"]
+    touch(tmp_path, "7_theo_1.wav", *ignored)
+    (tmp_path / "folder").mkdir()
+    corpus = open_folder(tmp_path)
+    assert len(corpus.clips) == 1 and corpus.ignored == len(ignored)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_hostile_things_among_flat_clips_are_skipped_by_name(tmp_path, write_tones, monkeypatch):
+    from common.cache import open_cache
+
+    monkeypatch.chdir(tmp_path)
+    for path in write_tones(tmp_path / "by speaker", ["anna", "ben"], digits=[7]).glob("*/*.wav"):
+        path.rename(touch(tmp_path / "flat", path.name) / path.name)
+    folder = tmp_path / "flat"
+    (folder / "7_eve_0.wav").mkdir()
+    os.mkfifo(folder / "7_eve_1.wav")
+    (folder / "7_eve_2.wav").symlink_to("nowhere")
+    (folder / "7_eve_3.wav").symlink_to(folder / "7_eve_3.wav")
+    (folder / "7_eve_4.wav").symlink_to("x" * 300)
+    (folder / "7_eve_5.wav").symlink_to("/dev/zero")
+    (folder / "7_eve_6.wav").symlink_to(folder / "7_anna_0.wav")
+    cached = open_cache(open_folder(folder), tmp_path / "cache")
+    assert sorted(cached.skipped) == [f"7_eve_{i}.wav" for i in range(6)]
+    assert [clip.path for clip in cached.clips] == [
+        *(f"7_{who}_{i}.wav" for who in ("anna", "ben") for i in (0, 1)),
+        "7_eve_6.wav",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_task_1_trains_on_named_speakers_in_one_folder(tmp_path, write_tones, run_here, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["anna_maria", "ben", "carl.2"]
+    for path in write_tones(tmp_path / "by speaker", names, digits=[0, 7], repetitions=5).glob("*/*.wav"):
+        path.rename(touch(tmp_path / "mine/recordings", path.name) / path.name)
+    run_here("task1.py", "--data-dir", "mine", "--epochs", "1", "--batch-size", "8", "--num-workers", "0")
+    run = json.loads((tmp_path / "task1_supervised/metrics.json").read_text())["run"]
+    assert run["corpus"] == "mine" and run["train_speakers"] == names[:2]
+    assert run["clips"] == {"train": 16, "val": 4, "test": 10}
+
+
+@pytest.mark.parametrize("count, tested", [(3, 1), (4, 1), (6, 2), (7, 2)])
+def test_named_speakers_are_split_like_numbered_ones(tmp_path, count, tested):
+    names = ["anna", "ben", "carl", "dora", "eve", "fred", "gina"][:count]
+    clips = open_folder(touch(tmp_path, *flat_names(names, repetitions=5))).clips
+    split = split_clips(clips, 42)
+    assert heard(clips, split.test) == set(names[-tested:])
+    assert heard(clips, split.train) == heard(clips, split.val) == set(names[:-tested])
+
+
 # --- names
 
 

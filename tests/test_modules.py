@@ -123,3 +123,15 @@ def test_contrastive_training_brings_the_formats_of_a_clip_together():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("epochs", range(1, 12))
+def test_a_training_of_few_steps_has_a_schedule(make_args, tmp_path, epochs):
+    fit(
+        DigitClassifier(("1d",), frozen=True),
+        Noise(torch.randn(8, 128)),
+        make_args(epochs=epochs),
+        tmp_path,
+        "test",
+        {},
+    )
