@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from common.data import SpokenDigits
-from common.evaluate import score_digits
+from common.evaluate import predict_digits, score_digits
 from common.modules import ContrastiveModel, DigitClassifier
 from common.progress import set_quiet
 from common.training import PATIENCE, fit
@@ -90,7 +90,11 @@ def test_an_earlier_runs_checkpoint_is_replaced(train, tmp_path):
     train([1.0, 0.0], 2, tmp_path)
     module = train([5.0], 1, tmp_path)
     assert module.weight.item() == 0
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "history.csv", "last.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "best.ckpt",
+        "history.csv",
+        "last.ckpt",
+    ]
 
 
 # --- with the real models
@@ -135,7 +139,8 @@ def test_scores_are_those_of_the_clips_counted_one_by_one(tones, tmp_path, make_
     torch.manual_seed(0)
     model = DigitClassifier(("2d",), lr=1e-2)
     fit(model, tones, make_args(epochs=1), tmp_path, "test", {})
-    scores = score_digits(model, tones.loader("val"), "val") | score_digits(model, tones.loader("test"), "test")
+    val, test = (predict_digits(model, tones.loader(name)) for name in ("val", "test"))
+    scores = score_digits(val, "val") | score_digits(test, "test")
     model.eval()
     for name, clips in (("val", 8), ("test", 20)):
         logits, digits = [], []
