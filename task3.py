@@ -17,6 +17,7 @@ from common.checkpoints import load_contrastive, load_supervised
 from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.evaluate import embed
+from common.figures import model_name
 from common.metrics import describe_run, start_output, write_listing
 from common.tsne import draw_embeddings, draw_overview, tsne
 
@@ -43,9 +44,9 @@ def main(args: Namespace) -> None:
     for model, layout in layouts.items():
         for coloring, labels in colorings.items():
             plots.append(f"{model}_{coloring}.png")
-            title = f"{model.replace('_', ' ')}: test embeddings by {coloring}"
+            title = f"Embeddings by {coloring}, {model_name(model)}"
             draw_embeddings(args.output_dir / plots[-1], layout, *labels, coloring, title, caption)
-    draw_overview(args.output_dir / "overview.png", layouts, colorings, "Embeddings of the test clips", caption)
+    draw_overview(args.output_dir / "overview.png", layouts, colorings, "Embeddings by digit and by speaker", caption)
     plots.append("overview.png")
     write_listing(args.output_dir, "t-SNE plots of test embeddings", plots, run_info)
 

@@ -18,6 +18,7 @@ from common.checkpoints import load_contrastive
 from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.evaluate import embed
+from common.figures import model_name
 from common.metrics import describe_run, start_output, write_metrics
 from common.plots import draw_confusion, draw_det
 from common.speakers import halves, identify, split_by_digit, verify, whiten
@@ -33,16 +34,17 @@ def main(args: Namespace) -> None:
     test = whiten(train, test)
     enrolment, query = halves(test, args.seed)
     other_digits = split_by_digit(test)
-    results, curves, caption = {}, {}, f"{data.caption('test')}, half of them enrolled"
+    caption = f"{data.caption('test')}, {len(query.digit):,} asked"
+    results, curves = {}, {}
     for name in ("1d", "2d", "concat"):
         results[name], named = identify(enrolment, query, name, args.seed)
-        path, title = args.output_dir / f"{name}_confusion.png", f"Speaker identification, {name}"
+        path, title = args.output_dir / f"{name}_confusion.png", f"Speaker identification, {model_name(name)}"
         draw_confusion(path, query.speaker, named, data.speakers, "speaker", title, caption)
         if other_digits:
             results[name] |= identify(*other_digits, name, args.seed, prefix="text_independent")[0]
         curves[name] = verify(query, name)
         results[name]["eer"] = curves[name].eer if curves[name] else None
-    caption = f"{data.caption('test')}; all pairs of {len(query.digit):,}"
+    caption = f"{data.caption('test')}, all pairs of {len(query.digit):,}"
     draw_det(args.output_dir / "det.png", curves, "Speaker verification: detection error trade-off", caption)
     write_metrics(args.output_dir, "Speaker identification by k-NN on contrastive embeddings", results, run_info)
 

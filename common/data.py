@@ -107,7 +107,7 @@ class SpokenDigits(pl.LightningDataModule):
     def caption(self, *sets: str) -> str:
         """A line for pictures: the corpus, and how many clips of how many speakers these sets hold."""
         clips = ", ".join(f"{len(self.examples[name]):,} {name}" for name in sets)
-        return f"{shortened(self.corpus.name, 36)}: {clips} clips of {len(self.names(*sets))} speakers"
+        return f"{shortened(self.corpus.name, 30)}: {clips} clips of {len(self.names(*sets))} speakers"
 
     def with_inputs(self, inputs: dict[str, np.ndarray]) -> "SpokenDigits":
         """The same clips with other inputs, such as their embeddings: {set: [clips of the set, ...]}."""

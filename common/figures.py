@@ -1,4 +1,4 @@
-"""What all pictures have in common: a headed figure, colours that colour-blind readers tell apart, and how it is kept."""
+"""What all pictures have in common: a head, colours that colour-blind readers tell apart, and how they are kept."""
 
 import io
 import itertools
@@ -27,9 +27,9 @@ DPI = 150
 HEADER = 0.66  # inches
 MARK = b"Audio Deep Learning Tasks"  # in the metadata of each picture, near its beginning
 
-# Ten colours that stay apart for colour-blind readers (Petroff, arXiv:2107.02270): one for each digit.
+# Ten colours that stay apart for colour-blind readers: Petroff's (arXiv:2107.02270), but black for one of two greys.
 DIGIT_COLORS = (
-    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#000000", "#92dadd",
 )  # fmt: skip
 # Okabe and Ito's colours without the yellow, which is too light on white. Each round of them has a shape of its own.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
@@ -47,6 +47,11 @@ def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
     figure.text(y=1 - 0.1 / height, s=shortened(title, int(width * 9)), fontsize=12, fontweight="bold", **place)
     figure.text(y=1 - 0.36 / height, s=shortened(caption, int(width * 14)), fontsize=9, color="0.35", **place)
     return figure
+
+
+def model_name(key: str) -> str:
+    """A model's key in the metrics as a person writes it: "contrastive_1d" -> "contrastive 1D"."""
+    return key.replace("_", " ").replace("1d", "1D").replace("2d", "2D")
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -74,8 +74,8 @@ def refuse_other_run(path: Path, earlier: dict, now: dict) -> None:
 def start_output(directory: Path, run: dict, resume: bool = False) -> None:
     """Make the output directory, lock it, and remove what an earlier run left there that this one would belie.
 
-    Those are its metrics, pictures and examples, and the epochs it could be resumed from. With ``resume`` they stay; if they are of the same
-    run, and it had finished, the process ends here with exit code 0.
+    Those are its metrics, pictures and examples, and the epochs it could be resumed from. With ``resume`` they stay;
+    if they are of the same run, and it had finished, the process ends here with exit code 0.
 
     Raises:
         UserError: the directory cannot be made or written, another run is writing there, or what is there is of

@@ -13,7 +13,7 @@ from scipy.stats import norm
 from common.data import SpokenDigits
 from common.errors import shortened
 from common.evaluate import Predictions
-from common.figures import COLORS, new_figure, save
+from common.figures import COLORS, model_name, new_figure, save
 from common.speakers import Verification
 
 BLUE, ORANGE = COLORS[0], COLORS[5]
@@ -26,10 +26,9 @@ def draw_digit_training(
     directory: Path, name: str, history: list[dict[str, float]], test: Predictions, data: SpokenDigits
 ) -> None:
     """How a digit classifier learned, and which test digits it takes for which: ``{name}_{curves,confusion}.png``."""
-    title = name.replace("_", ", ")
     path = directory / f"{name}_curves.png"
-    draw_learning_curves(path, history, f"Learning curves, {title}", data.caption("train", "val"))
-    path, title = directory / f"{name}_confusion.png", f"Digits, {title}"
+    draw_learning_curves(path, history, f"Learning curves, {model_name(name)}", data.caption("train", "val"))
+    path, title = directory / f"{name}_confusion.png", f"Digits, {model_name(name)}"
     draw_confusion(path, test.digit, test.predicted, "0123456789", "digit", title, data.caption("test"))
 
 
@@ -78,8 +77,9 @@ def draw_bars(path: Path, series: dict[str, dict[str, dict]], key: str, title: s
         axes.errorbar(x, values, errors, fmt="none", ecolor="0.15", elinewidth=1, capsize=3)
         for at, value, top in zip(x, values, high, strict=True):
             axes.text(at, top + 0.015, f"{value:.3f}", ha="center", va="bottom", fontsize=9)
-    axes.axhline(0.1, color="0.3", linewidth=1, linestyle=":", label="chance")
-    axes.set_xticks(range(len(values)), list(results), fontsize=11)
+    axes.axhline(0.1, color="0.3", linewidth=1, linestyle=":")
+    axes.text(len(values) - 0.5, 0.105, "chance", va="bottom", ha="right", fontsize=8, color="0.3")
+    axes.set_xticks(range(len(values)), map(model_name, results), fontsize=11)
     axes.set(ylim=(0, 1.1), ylabel="accuracy")
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.tick_params(axis="x", length=0)
@@ -119,6 +119,7 @@ def draw_confusion(
             dark = row == column and shares[row, row] > 0.5
             text = {"ha": "center", "va": "center", "fontsize": fontsize, "color": "white" if dark else "black"}
             axes.text(column, row, f"{counts[row, column]}", **text)
+        axes.text(count - 0.3, -0.75, "right", va="center", fontsize=fontsize, color="0.35")
         for row in np.flatnonzero(counts.sum(axis=1)):
             axes.text(count - 0.3, row, f"{shares[row, row]:.0%}", va="center", fontsize=fontsize, color="0.35")
     step = -(-count // MOST_NUMBERS)
@@ -151,13 +152,13 @@ def draw_det(path: Path, curves: dict[str, Verification | None], title: str, cap
     ticks = norm.ppf(ERROR_TICKS)
     limits = ticks[[0, -1]]
     axes.plot(limits, limits, color="0.8", linewidth=1)
-    axes.annotate("equal errors", limits[[1, 1]] - 0.35, color="0.5", fontsize=8, rotation=45, ha="right", va="top")
+    axes.annotate("equal errors", ticks[[2, 2]], color="0.5", fontsize=8, rotation=45, ha="right", va="bottom")
     for name, curve in curves.items():
         if curve is None:
             continue
         color, line = LINES[name]
         x, y = norm.ppf(np.clip([curve.false_accepts, curve.false_rejects], 1e-5, 1 - 1e-5))
-        axes.plot(*_thinned(x, y), line, color=color, linewidth=1.6, label=f"{name}: EER {curve.eer:.1%}")
+        axes.plot(*_thinned(x, y), line, color=color, linewidth=1.6, label=f"{model_name(name)}: EER {curve.eer:.1%}")
         axes.plot(*[norm.ppf(np.clip(curve.eer, 1e-5, 1 - 1e-5))] * 2, "o", color=color, markeredgecolor="white")
     labels = [f"{tick:.1%}" if tick < 0.01 else f"{tick:.0%}" for tick in ERROR_TICKS]
     axes.set_xticks(ticks, labels)
@@ -165,7 +166,7 @@ def draw_det(path: Path, curves: dict[str, Verification | None], title: str, cap
     axes.set(xlim=limits, ylim=limits, xlabel="false accepts", ylabel="false rejects", aspect="equal")
     axes.grid(color="0.93")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left")
+        axes.legend(loc="upper right")
     save(figure, path)
 
 

@@ -11,7 +11,7 @@ from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
 from common.errors import shortened
-from common.figures import DIGIT_STYLES, HEADER, STYLES, new_figure, save
+from common.figures import DIGIT_STYLES, HEADER, STYLES, model_name, new_figure, save
 from common.progress import progress_bar
 
 
@@ -46,9 +46,10 @@ def draw_embeddings(
     Args:
         coloring: "digit" or "speaker".
     """
-    side, legend_width = 5.6, 2.2
+    side, legend_width = 5.6, 1.9
     width, height = side + legend_width, side + 0.1 + HEADER
     figure = new_figure(width, side + 0.1, title, caption)
+    figure.set_layout_engine("none")
     axes = figure.add_axes((0.1 / width, 0.1 / height, side / width, side / height))
     _scatter(axes, layout, labels, names, coloring, size=float(np.clip(14000 / len(layout), 5, 40)), fontsize=15)
     _legend(axes, coloring, rows=28, fontsize=9)
@@ -62,14 +63,19 @@ def draw_overview(
     title: str,
     caption: str,
 ) -> None:
-    """All layouts beside each other, a row for each coloring: {model: [n, 2]}, {"digit" or "speaker": (labels, names)}."""
-    figure = new_figure(3 * len(layouts) + 1.6, 3.1 * len(colorings), title, caption)
+    """All layouts beside each other, a row for each coloring.
+
+    Args:
+        layouts: {model: [n, 2]}.
+        colorings: {"digit" or "speaker": (labels [n], names)}.
+    """
+    figure = new_figure(2.55 * len(layouts) + 1.2, 2.7 * len(colorings), title, caption)
     grid = figure.subplots(len(colorings), len(layouts), squeeze=False)
+    for axes, model in zip(grid[0], layouts, strict=True):
+        axes.set_title(model_name(model), fontsize=11)
     for row, (coloring, (labels, names)) in zip(grid, colorings.items(), strict=True):
-        for axes, (model, layout) in zip(row, layouts.items(), strict=True):
+        for axes, layout in zip(row, layouts.values(), strict=True):
             _scatter(axes, layout, labels, names, coloring, float(np.clip(3500 / len(layout), 2, 14)), fontsize=11)
-            if row is grid[0]:
-                axes.set_title(model.replace("_", " "), fontsize=11)
         row[0].set_ylabel(f"by {coloring}", fontsize=11)
         _legend(row[-1], coloring, rows=20, fontsize=7)
     save(figure, path)
@@ -105,7 +111,7 @@ def _legend(axes: Axes, coloring: str, rows: int, fontsize: int) -> None:
     """Names beside the plot, in columns of at most ``rows``; the more columns, the shorter the names."""
     handles, labels = axes.get_legend_handles_labels()
     columns = -(-len(handles) // rows)
-    names = [shortened(label.removeprefix(f"{coloring} "), 22 // columns) for label in labels]
+    names = [shortened(label.removeprefix(f"{coloring} "), 20 // columns) for label in labels]
     names = [f" {name}" if name.startswith("_") else name for name in names]  # matplotlib would leave these out
     legend = axes.legend(
         handles,
