@@ -17,8 +17,8 @@ from common.checkpoints import load_contrastive, load_supervised
 from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.evaluate import embed
-from common.figures import model_name
 from common.metrics import describe_run, start_output, write_listing
+from common.text import model_name
 from common.tsne import draw_embeddings, draw_overview, tsne
 
 

@@ -18,10 +18,10 @@ from common.checkpoints import load_contrastive
 from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.evaluate import embed
-from common.figures import model_name
 from common.metrics import describe_run, start_output, write_metrics
 from common.plots import draw_confusion, draw_det
 from common.speakers import halves, identify, split_by_digit, verify, whiten
+from common.text import model_name
 
 
 def main(args: Namespace) -> None:

@@ -56,5 +56,6 @@ def choose_examples(digit: np.ndarray, heard: np.ndarray, count: int) -> list[in
 
 def _varied(rows: np.ndarray, digit: np.ndarray, mistakes: np.ndarray) -> list[int]:
     """First one clip of each digit, then a second one of each ..., those with more mistakes before the others."""
+    rows = np.random.default_rng(0).permutation(rows)  # else all would be of the first speaker
     turn = {int(row): int((digit[rows[:place]] == digit[row]).sum()) for place, row in enumerate(rows)}
-    return sorted(turn, key=lambda row: (-mistakes[row], turn[row], row))
+    return sorted(turn, key=lambda row: (-mistakes[row], turn[row], digit[row]))

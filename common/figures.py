@@ -45,13 +45,8 @@ def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
     figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - HEADER / height))
     place = {"x": 0.1 / width, "verticalalignment": "top"}
     figure.text(y=1 - 0.1 / height, s=shortened(title, int(width * 9)), fontsize=12, fontweight="bold", **place)
-    figure.text(y=1 - 0.36 / height, s=shortened(caption, int(width * 14)), fontsize=9, color="0.35", **place)
+    figure.text(y=1 - 0.36 / height, s=shortened(caption, int(width * 15)), fontsize=9, color="0.35", **place)
     return figure
-
-
-def model_name(key: str) -> str:
-    """A model's key in the metrics as a person writes it: "contrastive_1d" -> "contrastive 1D"."""
-    return key.replace("_", " ").replace("1d", "1D").replace("2d", "2D")
 
 
 def save(figure: Figure, path: Path) -> None:

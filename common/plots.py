@@ -13,8 +13,9 @@ from scipy.stats import norm
 from common.data import SpokenDigits
 from common.errors import shortened
 from common.evaluate import Predictions
-from common.figures import COLORS, model_name, new_figure, save
+from common.figures import COLORS, new_figure, save
 from common.speakers import Verification
+from common.text import model_name
 
 BLUE, ORANGE = COLORS[0], COLORS[5]
 LINES = {"1d": (BLUE, "-"), "2d": (ORANGE, "--"), "concat": (COLORS[2], "-.")}
@@ -47,8 +48,8 @@ def draw_learning_curves(path: Path, history: list[dict[str, float]], title: str
             axes.plot(epochs, values, line, color=color, linewidth=1.6, label=label, **few)
         axes.axvline(kept["epoch"], color="0.75", linewidth=1, zorder=0)
         axes.plot(kept["epoch"], kept[f"val_{key}"], "o", color=BLUE, label=f"kept: epoch {kept['epoch']}")
-        axes.set(xlabel="epoch", ylabel=name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="epoch", ylabel=name, xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(axis="y", color="0.93")
         if key == "acc":
             axes.set_ylim(0, 1.03)
@@ -78,9 +79,9 @@ def draw_bars(path: Path, series: dict[str, dict[str, dict]], key: str, title: s
         for at, value, top in zip(x, values, high, strict=True):
             axes.text(at, top + 0.015, f"{value:.3f}", ha="center", va="bottom", fontsize=9)
     axes.axhline(0.1, color="0.3", linewidth=1, linestyle=":")
-    axes.text(len(values) - 0.5, 0.105, "chance", va="bottom", ha="right", fontsize=8, color="0.3")
+    axes.text(len(values) - 0.48, 0.1, "chance", va="center", fontsize=9, color="0.3")
     axes.set_xticks(range(len(values)), map(model_name, results), fontsize=11)
-    axes.set(ylim=(0, 1.1), ylabel="accuracy")
+    axes.set(xlim=(-0.5, len(values) - 0.5), ylim=(0, 1.1), ylabel="accuracy")
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.tick_params(axis="x", length=0)
     figure.legend(loc="outside right center", fontsize=9)

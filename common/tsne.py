@@ -10,9 +10,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
-from common.errors import shortened
-from common.figures import DIGIT_STYLES, HEADER, STYLES, model_name, new_figure, save
+from common.errors import printable
+from common.figures import DIGIT_STYLES, HEADER, STYLES, new_figure, save
 from common.progress import progress_bar
+from common.text import model_name
 
 
 def tsne(z: np.ndarray, seed: int, name: str) -> tuple[np.ndarray, float]:
@@ -69,7 +70,7 @@ def draw_overview(
         layouts: {model: [n, 2]}.
         colorings: {"digit" or "speaker": (labels [n], names)}.
     """
-    figure = new_figure(2.55 * len(layouts) + 1.2, 2.7 * len(colorings), title, caption)
+    figure = new_figure(2.35 * len(layouts) + 1.1, 2.7 * len(colorings), title, caption)
     grid = figure.subplots(len(colorings), len(layouts), squeeze=False)
     for axes, model in zip(grid[0], layouts, strict=True):
         axes.set_title(model_name(model), fontsize=11)
@@ -107,12 +108,18 @@ def _most_central(points: np.ndarray) -> np.ndarray:
     return some[np.linalg.norm(some[:, None] - some, axis=2).sum(axis=1).argmin()]
 
 
+def _end(name: str, length: int) -> str:
+    """The last characters of a name: where many names are alike, it is in their beginnings."""
+    name = printable(name)
+    name = name if len(name) <= length else f"…{name[1 - length :]}"
+    return f" {name}" if name.startswith("_") else name  # matplotlib would leave it out
+
+
 def _legend(axes: Axes, coloring: str, rows: int, fontsize: int) -> None:
     """Names beside the plot, in columns of at most ``rows``; the more columns, the shorter the names."""
     handles, labels = axes.get_legend_handles_labels()
     columns = -(-len(handles) // rows)
-    names = [shortened(label.removeprefix(f"{coloring} "), 20 // columns) for label in labels]
-    names = [f" {name}" if name.startswith("_") else name for name in names]  # matplotlib would leave these out
+    names = [_end(label.removeprefix(f"{coloring} "), 20 // columns) for label in labels]
     legend = axes.legend(
         handles,
         names,
@@ -124,6 +131,7 @@ def _legend(axes: Axes, coloring: str, rows: int, fontsize: int) -> None:
         title_fontsize=fontsize + 1,
         handletextpad=0.2,
         columnspacing=0.6,
+        labelspacing=0.35,
         alignment="left",
     )
     for handle in legend.legend_handles:
