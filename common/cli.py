@@ -85,7 +85,7 @@ def task_parser(
         training.add_argument("--label-ratio", type=_ratio, default=1.0, metavar="FLOAT", help=label_help)
     add_data_flags(parser)
     _add_hardware_flags(parser)
-    files = parser.add_argument_group("files")
+    files = parser.add_argument_group("output and input")
     output_help = "where checkpoints and metrics go"
     resume_help = "go on after the last epoch of a run that was stopped; what is finished is not trained again"
     files.add_argument("--resume", action="store_true", help=resume_help if epochs else unused)
@@ -135,7 +135,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
     """Docstring as it stands, and the default of each flag that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        return super()._get_help_string(action) if action.default is not None else action.help
+        return super()._get_help_string(action) if action.default not in (None, False) else action.help
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: Parser) -> None:

@@ -60,7 +60,17 @@ class Embedder(nn.Module):
         return {name: sum(p.numel() for p in encoder.parameters()) for name, encoder in self.encoders.items()}
 
 
-class DigitClassifier(pl.LightningModule):
+class _Trained(pl.LightningModule):
+    """A module whose ``_step`` computes the loss of a batch and logs it under ``{stage}_loss``."""
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        self._step(batch, "val")
+
+
+class DigitClassifier(_Trained):
     """A linear layer on the embeddings of one or both formats, trained with the encoders or, if frozen, without them.
 
     A frozen encoder stays in eval mode, so neither its weights nor its BatchNorm statistics move, and the module is
@@ -113,12 +123,6 @@ class DigitClassifier(pl.LightningModule):
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(logits), sync_dist=True)
         return loss
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        return self._step(batch, "train")
-
-    def validation_step(self, batch: Batch, _: int) -> None:
-        self._step(batch, "val")
-
     def configure_optimizers(self) -> dict:
         groups = [{"params": self.head.parameters(), "lr": self.lr}]
         if not self.frozen:
@@ -126,7 +130,7 @@ class DigitClassifier(pl.LightningModule):
         return one_cycle(self, groups)
 
 
-class ContrastiveModel(pl.LightningModule):
+class ContrastiveModel(_Trained):
     """Both encoders trained so that the two formats of a clip find each other among the clips of a batch.
 
     Projection heads stand between the embeddings and the loss, as in SimCLR (arXiv:2002.05709): what the loss throws
@@ -146,12 +150,6 @@ class ContrastiveModel(pl.LightningModule):
         loss = info_nce(projected["1d"], projected["2d"], TEMPERATURE)
         self.log(f"{stage}_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.digit), sync_dist=True)
         return loss
-
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        return self._step(batch, "train")
-
-    def validation_step(self, batch: Batch, _: int) -> None:
-        self._step(batch, "val")
 
     def configure_optimizers(self) -> dict:
         return one_cycle(self, [{"params": self.parameters(), "lr": self.lr}])

@@ -62,20 +62,18 @@ def _head(corpora: str) -> str:
 
 
 def _summary(found: dict[Task, dict | None], corpora: str, seconds: list[str]) -> str:
-    rows = []
+    rows = [["Task", "Model", "Right", "Seconds"]]
     for number, (task, metrics) in enumerate(found.items()):
-        if task.record != "metrics.json":
-            continue  # pictures alone
-        run, models = (metrics["run"], _models(metrics)) if metrics else ({}, {})
-        took = seconds[number] if number < len(seconds) else str(run.get("seconds", ""))
-        for first, (model, result) in enumerate(models.items()):
-            low, high = result["test_acc_ci95"]
-            shown = [f"{result['test_acc']:.4f}", f"{low:.3f} to {high:.3f}", f"{result['test_clips']:,}"]
-            rows.append(["" if first else task.title, model_name(model), *shown, "" if first else took])
-        if not metrics:
-            rows.append([task.title, "no results", "", "", "", took])
-    head = ["Task", "Model", "Test accuracy", "95% interval", "Clips", "Seconds"]
-    return "<h2>Results at a glance</h2>\n" + _table([head, *rows], f"People whom no model heard; {corpora}")
+        name = task.title.split(":")[0]
+        took = seconds[number] if number < len(seconds) else f"{metrics['run']['seconds']:g}" if metrics else ""
+        if metrics:
+            rows += [
+                [name, model_name(model), _cell(result, "test_acc"), took] for model, result in _models(metrics).items()
+            ]
+        elif task.record == "metrics.json":
+            rows.append([name, "no results", "", took])
+    caption = f"Test accuracy on people whom no model heard: of digits, in task 4 of speakers; {corpora}"
+    return "<h2>Results at a glance</h2>\n" + _table(rows, caption)
 
 
 def _models(metrics: dict) -> dict[str, dict]:
@@ -91,7 +89,7 @@ def _section(task: Task, metrics: dict | None, folder: Path) -> str:
     if metrics:
         parts += [_facts(metrics["run"]), _results(task, metrics)]
     parts += [_pictures(group, folder) for group in task.pictures]
-    if (folder / "examples.json").is_file():
+    if metrics and (folder / "examples.json").is_file():
         parts.append(_clips(json.loads((folder / "examples.json").read_bytes()), metrics["run"]["corpus"]))
     if metrics:
         parts.append(_settings(metrics["run"]))
@@ -101,8 +99,8 @@ def _section(task: Task, metrics: dict | None, folder: Path) -> str:
 def _facts(run: dict) -> str:
     clips = ", ".join(f"{count:,} {name}" for name, count in run["clips"].items())
     sizes = " + ".join(f"{count:,} ({model_name(name)})" for name, count in run["parameters"].items())
-    facts = f"{run['corpus']}: {clips} clips of {run['speakers']} speakers. Seed {run['seed']}. "
-    return f'<p class="quiet">{_text(facts)}{_text(sizes)} encoder parameters. {run["seconds"]:g} s.</p>'
+    facts = f"{run['corpus']}: {clips} clips of {run['speakers']} speakers. Seed {run['seed']}."
+    return f'<p class="quiet">{_text(facts)} {_text(sizes)} encoder parameters. {run["seconds"]:g} s.</p>'
 
 
 def _results(task: Task, metrics: dict) -> str:
@@ -120,7 +118,7 @@ def _results(task: Task, metrics: dict) -> str:
     if task.directory == "task4_biometrics":
         known["test_acc"] = (known["test_acc"][0], SPEAKER_MEANING)
     meanings = "".join(f"<dt>{_text(name)}</dt><dd>{_text(meaning)}</dd>" for name, meaning in known.values())
-    return f"{_table(table, f'Measured on {metrics["run"]["corpus"]}')}\n<dl>{meanings}</dl>"
+    return _table(table, f"Measured on {metrics['run']['corpus']}") + f"\n<dl>{meanings}</dl>"
 
 
 def _cell(result: dict, key: str) -> str:
@@ -170,9 +168,8 @@ def _clips(examples: list[dict], corpus: str) -> str:
         for model, digit in example["heard"].items():
             verdict = "right" if digit == example["digit"] else "wrong"
             heard.append(f'<li class="{verdict}">{_text(model_name(model))} heard {_text(digit)}: {verdict}</li>')
-        sound = (
-            f'<audio controls src="data:audio/wav;base64,{_text(example["wav"])}" aria-label="{_text(said)}"></audio>'
-        )
+        source = f"data:audio/wav;base64,{_text(example['wav'])}"
+        sound = f'<audio controls aria-label="{_text(said)}" src="{source}"></audio>'
         name = f"<small>{_text(example['clip'])}</small>"
         cards.append(f'<div class="clip"><strong>{_text(said)}</strong>{sound}<ul>{"".join(heard)}</ul>{name}</div>')
     note = f"Test clips of {corpus}, those that a model got wrong first, as the models heard them: 1 s at 16 kHz."

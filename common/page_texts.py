@@ -54,12 +54,15 @@ TASKS = (
     Task(
         "task2_contrastive",
         "Task 2: embeddings without labels",
-        "Both encoders learn together that the two formats of a clip belong together. A linear classifier on the frozen "
-        "embeddings then shows what they know about digits; untrained encoders are the control.",
+        "Both encoders learn together that the two formats of a clip belong together. A linear classifier on the "
+        "frozen embeddings then shows what they know about digits; untrained encoders are the control.",
         (
-            Pictures("Probes", 2, "Test accuracy of the probes with 95% intervals.", ("probes.png",)),
             Pictures(
-                "Loss", 2, "Contrastive loss after each epoch; the dot is the epoch that was kept.", ("curves.png",)
+                "Probes and loss",
+                2,
+                "Test accuracy of the probes with 95% intervals; contrastive loss after each epoch, with a dot at the one "
+                "that was kept.",
+                ("probes.png", "curves.png"),
             ),
         ),
     ),

@@ -1,5 +1,7 @@
 """The one place that trains: as many epochs as asked for, the best of them kept, and nobody else's weights moved."""
 
+from pathlib import Path
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -41,6 +43,10 @@ class Points(pl.LightningDataModule):
 
     def val_dataloader(self):
         return DataLoader(torch.zeros(1, 1))
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
 @pytest.fixture
@@ -90,11 +96,7 @@ def test_an_earlier_runs_checkpoint_is_replaced(train, tmp_path):
     train([1.0, 0.0], 2, tmp_path)
     module = train([5.0], 1, tmp_path)
     assert module.weight.item() == 0
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
-        "best.ckpt",
-        "history.csv",
-        "last.ckpt",
-    ]
+    assert files(tmp_path) == ["best.ckpt", "history.csv", "last.ckpt"]
 
 
 # --- with the real models
