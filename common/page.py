@@ -67,9 +67,8 @@ def _summary(found: dict[Task, dict | None], corpora: str, seconds: list[str]) -
         name = task.title.split(":")[0]
         took = seconds[number] if number < len(seconds) else f"{metrics['run']['seconds']:g}" if metrics else ""
         if metrics:
-            rows += [
-                [name, model_name(model), _cell(result, "test_acc"), took] for model, result in _models(metrics).items()
-            ]
+            for first, (model, result) in enumerate(_models(metrics).items()):
+                rows.append([name, model_name(model), _cell(result, "test_acc"), "" if first else took])
         elif task.record == "metrics.json":
             rows.append([name, "no results", "", took])
     caption = f"Test accuracy on people whom no model heard: of digits, in task 4 of speakers; {corpora}"
@@ -127,7 +126,7 @@ def _cell(result: dict, key: str) -> str:
     if f"{key}_ci95" not in result:
         return shown
     low, high = result[f"{key}_ci95"]
-    return f"{shown}\n{low:.3f} to {high:.3f}, n = {result[key.removesuffix('_acc') + '_clips']:,}"
+    return f"{shown}\n{low:.3f} to {high:.3f},\nn = {result[key.removesuffix('_acc') + '_clips']:,}"
 
 
 def _table(rows: list[list[str]], caption: str) -> str:
@@ -135,7 +134,8 @@ def _table(rows: list[list[str]], caption: str) -> str:
 
     def cell(content: str, tag: str) -> str:
         value, *more = content.split("\n")
-        return f"<{tag}>{_text(value)}{''.join(f'<small>{_text(line)}</small>' for line in more)}</{tag.split()[0]}>"
+        small = " ".join(f"<small>{_text(line)}</small>" for line in more)
+        return f"<{tag}>{_text(value)}{'<br>' if more else ''}{small}</{tag.split()[0]}>"
 
     head = "".join(cell(content, 'th scope="col"') for content in rows[0])
     body = "\n".join(

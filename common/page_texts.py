@@ -28,8 +28,8 @@ class Task(NamedTuple):
 
 
 CURVES = (
-    "Loss and accuracy after each epoch. Training clips are augmented, which makes them harder than those of the "
-    "validation; the dot marks the epoch whose weights were kept."
+    "Loss and accuracy after each epoch. Where the encoders are trained, the training clips are augmented, which makes "
+    "them harder than those of the validation. The dot marks the epoch whose weights were kept."
 )
 CONFUSION = "Test clips by the digit that was said (row) and the one that was heard (column). Orange cells are errors."
 CONFIGURATIONS = tuple(f"{name}_{mode}" for name in ("1d", "2d", "concat") for mode in ("frozen", "finetuned"))
@@ -48,7 +48,7 @@ TASKS = (
         "scratch and are tested on people whom they never heard.",
         (
             Pictures("Learning curves", 2, CURVES, _named(("1d", "2d"), "curves")),
-            Pictures("Confusion matrices", 3, CONFUSION, _named(("1d", "2d"), "confusion")),
+            Pictures("Confusion matrices", 2, CONFUSION, _named(("1d", "2d"), "confusion")),
         ),
     ),
     Task(
@@ -60,8 +60,8 @@ TASKS = (
             Pictures(
                 "Probes and loss",
                 2,
-                "Test accuracy of the probes with 95% intervals; contrastive loss after each epoch, with a dot at the one "
-                "that was kept.",
+                "Test accuracy of the probes with 95% intervals; contrastive loss after each epoch, with a dot at the "
+                "one that was kept.",
                 ("probes.png", "curves.png"),
             ),
         ),
@@ -86,13 +86,13 @@ TASKS = (
         (
             Pictures(
                 "Who is taken for whom",
-                3,
+                2,
                 "Clips by their speaker (row) and the one who was named (column). Orange cells are errors.",
                 _named(("1d", "2d", "concat"), "confusion"),
             ),
             Pictures(
                 "Verification",
-                3,
+                2,
                 "Do two clips come from one speaker? The stricter the threshold, the more pairs of one speaker are "
                 "refused and the fewer of two accepted. Dots mark where both go wrong equally often.",
                 ("det.png",),

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.ticker import MaxNLocator
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from common.data import SpokenDigits
 from common.errors import shortened
@@ -150,7 +150,7 @@ def draw_det(path: Path, curves: dict[str, Verification | None], title: str, cap
     """Detection error trade-off on normal-deviate axes (Martin et al., Eurospeech 1997), with the EERs marked."""
     figure = new_figure(5.6, 5.2, title, caption)
     axes = figure.subplots()
-    ticks = norm.ppf(ERROR_TICKS)
+    ticks = ndtri(ERROR_TICKS)
     limits = ticks[[0, -1]]
     axes.plot(limits, limits, color="0.8", linewidth=1)
     axes.annotate("equal errors", ticks[[2, 2]], color="0.5", fontsize=8, rotation=45, ha="right", va="bottom")
@@ -158,9 +158,9 @@ def draw_det(path: Path, curves: dict[str, Verification | None], title: str, cap
         if curve is None:
             continue
         color, line = LINES[name]
-        x, y = norm.ppf(np.clip([curve.false_accepts, curve.false_rejects], 1e-5, 1 - 1e-5))
+        x, y = ndtri(np.clip([curve.false_accepts, curve.false_rejects], 1e-5, 1 - 1e-5))
         axes.plot(*_thinned(x, y), line, color=color, linewidth=1.6, label=f"{model_name(name)}: EER {curve.eer:.1%}")
-        axes.plot(*[norm.ppf(np.clip(curve.eer, 1e-5, 1 - 1e-5))] * 2, "o", color=color, markeredgecolor="white")
+        axes.plot(*[ndtri(np.clip(curve.eer, 1e-5, 1 - 1e-5))] * 2, "o", color=color, markeredgecolor="white")
     labels = [f"{tick:.1%}" if tick < 0.01 else f"{tick:.0%}" for tick in ERROR_TICKS]
     axes.set_xticks(ticks, labels)
     axes.set_yticks(ticks, labels)

@@ -86,7 +86,7 @@ def _scatter(
     axes: Axes, layout: np.ndarray, labels: np.ndarray, names: Sequence[str], coloring: str, size: float, fontsize: int
 ) -> None:
     styles = DIGIT_STYLES if coloring == "digit" else STYLES
-    halo = [withStroke(linewidth=3, foreground="white")]
+    halo = [withStroke(linewidth=4, foreground="white")]
     for place, label in enumerate(np.unique(labels)):
         points = layout[labels == label]
         style = styles[(label if coloring == "digit" else place) % len(styles)]
