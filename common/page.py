@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from html import escape
 from pathlib import Path
 from string import Template
@@ -28,7 +29,8 @@ def write_page(path: Path, folder: Path, seconds: list[str]) -> None:
         head=_head(corpora),
         links=" ".join(f'<a href="#{task.directory}">{_text(task.title)}</a>' for task in TASKS),
         body="\n".join([_summary(found, corpora, seconds), *sections]),
-        foot="Written by <code>python -m common.report</code>. Everything on this page is inside this one file.",
+        foot=f"Written on {time.strftime('%Y-%m-%d at %H:%M')} by <code>python -m common.report</code>. "
+        "Everything on this page is inside this one file.",
     )
     write_atomically(path, page.encode())
 

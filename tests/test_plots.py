@@ -101,7 +101,7 @@ def test_the_kept_epoch_is_the_one_with_the_lowest_validation_loss(tmp_path, dra
     plots.draw_learning_curves(tmp_path / "a.png", HISTORY, "", "")
     loss, accuracy = drawn[0].axes
     assert "kept: epoch 2" in [text.get_text() for text in accuracy.get_legend().get_texts()]
-    lines = {line.get_label(): line.get_ydata().tolist() for line in loss.lines}
+    lines = {line.get_label(): list(line.get_ydata()) for line in loss.lines}
     assert lines["training"] == [2.0, 1.0, 1.5] and lines["validation"] == [2.1, 1.1, 1.6]
 
 
