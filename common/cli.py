@@ -141,7 +141,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
 def run(main: Callable[[argparse.Namespace], None], parser: Parser) -> None:
     """Parse the command line, seed everything and run ``main``; what goes wrong is told in one line."""
     args = parser.parse_args()
-    _keep_freed_memory()
+    keep_freed_memory()
     set_quiet(getattr(args, "quiet", False))
     try:
         pl.seed_everything(args.seed, workers=True, verbose=False)
@@ -154,7 +154,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: Parser) -> None:
         sys.exit(130)
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Keep the memory of tensors that are done with for the next ones.
 
     Every step needs the same few large tensors. glibc hands blocks of their size back to the system at once, and to be

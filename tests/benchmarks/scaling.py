@@ -27,7 +27,7 @@ from pathlib import Path
 from timing import show, timed
 from tqdm import tqdm
 
-from common.cli import task_parser
+from common.cli import keep_freed_memory, task_parser
 from common.data import SpokenDigits
 from common.evaluate import predict_digits
 from common.metrics import describe_run
@@ -46,6 +46,7 @@ def train(clips: int) -> dict[str, float]:
     threading.Thread(target=_watch, args=(anonymous,), daemon=True).start()
     flags = ["--dataset", "synthetic", "--ratio", str(clips / ALL_CLIPS), "--num-workers", "0"]
     args = task_parser("", "", epochs=2, lr=4e-3).parse_args(flags)
+    keep_freed_memory()  # as every script does
     data = SpokenDigits(args)
     opened = time.perf_counter()
     model = DigitClassifier(("2d",), lr=args.lr)
