@@ -53,7 +53,7 @@ def draw_embeddings(
     figure.set_layout_engine("none")
     axes = figure.add_axes((0.1 / width, 0.1 / height, side / width, side / height))
     _scatter(axes, layout, labels, names, coloring, size=float(np.clip(14000 / len(layout), 5, 40)), fontsize=15)
-    _legend(axes, coloring, rows=28, fontsize=9)
+    _legend(axes, coloring, rows=28, fontsize=10)
     save(figure, path)
 
 
@@ -119,7 +119,7 @@ def _legend(axes: Axes, coloring: str, rows: int, fontsize: int) -> None:
     """Names beside the plot, in columns of at most ``rows``; the more columns, the shorter the names."""
     handles, labels = axes.get_legend_handles_labels()
     columns = -(-len(handles) // rows)
-    names = [_end(label.removeprefix(f"{coloring} "), 20 // columns) for label in labels]
+    names = [_end(label.removeprefix(f"{coloring} "), 18 // columns) for label in labels]
     legend = axes.legend(
         handles,
         names,
