@@ -86,14 +86,15 @@ def _scatter(
     axes: Axes, layout: np.ndarray, labels: np.ndarray, names: Sequence[str], coloring: str, size: float, fontsize: int
 ) -> None:
     styles = DIGIT_STYLES if coloring == "digit" else STYLES
-    halo = [withStroke(linewidth=4, foreground="white")]
+    halo = [withStroke(linewidth=3, foreground="white")]
     for place, label in enumerate(np.unique(labels)):
         points = layout[labels == label]
         style = styles[(label if coloring == "digit" else place) % len(styles)]
         axes.scatter(*points.T, s=size, alpha=0.8, linewidths=0, label=f"{coloring} {names[label]}", **style)
         if coloring == "digit":  # where the digit is, and not only which colour it has
-            text = {"ha": "center", "va": "center", "fontsize": fontsize, "fontweight": "bold", "path_effects": halo}
-            axes.text(*_most_central(points), names[label], **text)
+            above = {"xytext": (0, fontsize), "textcoords": "offset points", "ha": "center", "va": "center"}
+            font = {"fontsize": fontsize, "fontweight": "bold", "path_effects": halo}
+            axes.annotate(names[label], _most_central(points), **above, **font)
     low, high = layout.min(axis=0), layout.max(axis=0)
     half = 0.53 * max(*(high - low), 1e-6)
     (left, right), (bottom, top) = ((middle - half, middle + half) for middle in (low + high) / 2)
