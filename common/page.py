@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from common.corpus import SYNTHETIC_NAME
 from common.errors import printable
 from common.page_texts import MEANINGS, SPEAKER_MEANING, TASKS, Pictures, Task
 from common.text import model_name, write_atomically
@@ -22,13 +23,13 @@ def write_page(path: Path, folder: Path, seconds: list[str]) -> None:
         seconds: what each task took, in order; empty where it was not timed.
     """
     found = {task: read_metrics(folder / task.directory / "metrics.json") for task in TASKS}
-    corpora = ", ".join(sorted({metrics["run"]["corpus"] for metrics in found.values() if metrics})) or "nothing yet"
+    corpora = {metrics["run"]["corpus"] for metrics in found.values() if metrics}
     sections = [_section(task, metrics, folder / task.directory) for task, metrics in found.items()]
     page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title="Audio Deep Learning Tasks: report",
         head=_head(corpora),
         links=" ".join(f'<a href="#{task.directory}">{_text(task.title)}</a>' for task in TASKS),
-        body="\n".join([_summary(found, corpora, seconds), *sections]),
+        body="\n".join([_summary(found, seconds), *sections]),
         foot=f"Written on {time.strftime('%Y-%m-%d at %H:%M')} by <code>python -m common.report</code>. "
         "Everything on this page is inside this one file.",
     )
@@ -50,20 +51,20 @@ def _text(value: object) -> str:
     return escape(printable(str(value)))
 
 
-def _head(corpora: str) -> str:
-    lines = [f"<p>Measured on <strong>{_text(corpora)}</strong>.</p>"]
-    if "synthetic" in corpora:
+def _head(corpora: set[str]) -> str:
+    lines = [f"<p>Measured on <strong>{_text(', '.join(sorted(corpora)) or 'nothing yet')}</strong>.</p>"]
+    if SYNTHETIC_NAME in corpora:
         note = (
             "Synthetic speech is made by a program and far easier than people are: its numbers show that everything "
             "works. They are not AudioMNIST numbers."
         )
         lines.append(f'<p class="notice">{note}</p>')
-    if ", " in corpora:
+    if len(corpora) > 1:
         lines.append('<p class="notice">The tasks ran on different corpora: do not compare them.</p>')
     return "\n".join(lines)
 
 
-def _summary(found: dict[Task, dict | None], corpora: str, seconds: list[str]) -> str:
+def _summary(found: dict[Task, dict | None], seconds: list[str]) -> str:
     rows = [["Task", "Model", "Right", "Seconds"]]
     for number, (task, metrics) in enumerate(found.items()):
         name = task.title.split(":")[0]
@@ -73,7 +74,7 @@ def _summary(found: dict[Task, dict | None], corpora: str, seconds: list[str]) -
                 rows.append([name, model_name(model), _cell(result, "test_acc"), "" if first else took])
         elif task.record == "metrics.json":
             rows.append([name, "no results", "", took])
-    caption = f"Test accuracy on people whom no model heard: of digits, in task 4 of speakers; {corpora}"
+    caption = "Test accuracy on people whom no model heard: of digits, in task 4 of speakers"
     return "<h2>Results at a glance</h2>\n" + _table(rows, caption)
 
 

@@ -29,7 +29,7 @@ def results_table(folder: Path, seconds: list[str]) -> str:
             corpora.add(metrics.pop("run")["corpus"])
             task_rows = [_row(model, result) for model, result in metrics.items()]
         else:
-            plots = len(list((folder / task.directory).glob("*.png")))
+            plots = len(list((folder / task.directory).glob("*.png"))) if task.record == "metrics.txt" else 0
             task_rows = [[f"{plots} plots" if plots else "no results", "", "", ""]]
         for first, row in enumerate(task_rows):
             rows.append(["" if first else task.script.removesuffix(".py"), *row, "" if first else took])

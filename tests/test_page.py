@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.corpus import SYNTHETIC_NAME
 from common.data import SpokenDigits
 from common.evaluate import accuracy_metrics
 from common.examples import choose_examples, write_examples
@@ -127,7 +128,7 @@ def test_tables_say_what_was_measured_and_on_how_many_clips(page):
 
 
 def test_synthetic_numbers_are_said_to_be_synthetic(outputs):
-    write_metrics(outputs / "task1_supervised", "Title", {"1d": RESULT}, RUN | {"corpus": "synthetic speech"})
+    write_metrics(outputs / "task1_supervised", "Title", {"1d": RESULT}, RUN | {"corpus": SYNTHETIC_NAME})
     write_page(outputs / "report.html", outputs, [])
     told = Page(outputs / "report.html").text
     assert "not AudioMNIST numbers" in told and "different corpora" in told
