@@ -96,7 +96,7 @@ def _scatter(
             font = {"fontsize": fontsize, "fontweight": "bold", "path_effects": halo}
             axes.annotate(names[label], _most_central(points), **above, **font)
     low, high = layout.min(axis=0), layout.max(axis=0)
-    half = 0.57 * max(*(high - low), 1e-6)
+    half = 0.59 * max(*(high - low), 1e-6)
     (left, right), (bottom, top) = ((middle - half, middle + half) for middle in (low + high) / 2)
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
     axes.set(xticks=[], yticks=[])  # t-SNE's coordinates have no meaning of their own
