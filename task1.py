@@ -7,16 +7,19 @@ them on speakers whom they never heard, also under white noise at 20, 10 and 0 d
     python task1.py --ratio 0.01 --epochs 1  a quick look
     python task1.py --label-ratio 0.05       with few labels, to compare with task 5
 
-Writes task1_supervised/{1d,2d}_checkpoints/best.ckpt, metrics.json and metrics.txt.
+Writes task1_supervised/{1d,2d}_checkpoints/best.ckpt, metrics.json, metrics.txt, learning curves, confusion matrices
+and a few clips to listen to in the report.
 """
 
 from argparse import Namespace
 
 from common.cli import run, task_parser
 from common.data import SpokenDigits
-from common.evaluate import score_digits, score_in_noise
+from common.evaluate import predict_digits, score_digits, score_in_noise
+from common.examples import write_examples
 from common.metrics import describe_run, start_output, write_metrics
 from common.modules import DigitClassifier
+from common.plots import draw_digit_training
 from common.training import fit
 
 
@@ -26,13 +29,16 @@ def main(args: Namespace) -> None:
     run_info = describe_run(args, data, models["1d"].embedder.sizes() | models["2d"].embedder.sizes())
     start_output(args.output_dir, run_info, args.resume)
 
-    results = {}
+    results, heard = {}, {}
     for name, model in models.items():
-        fit(model, data, args, args.output_dir / f"{name}_checkpoints", f"supervised {name}", run_info)
-        val, test = (score_digits(model, data.loader(key), key) for key in ("val", "test"))
-        results[name] = val | test
+        history = fit(model, data, args, args.output_dir / f"{name}_checkpoints", f"supervised {name}", run_info)
+        val, test = (predict_digits(model, data.loader(key)) for key in ("val", "test"))
+        results[name] = score_digits(val, "val") | score_digits(test, "test")
         for snr_db in (20, 10, 0):
             results[name] |= score_in_noise(model, data.loader("test"), snr_db)
+        draw_digit_training(args.output_dir, name, history, test, data)
+        heard[name] = test.predicted.numpy()
+    write_examples(args.output_dir / "examples.json", data, heard)
     write_metrics(args.output_dir, "Digit classification from scratch", results, run_info)
 
 

@@ -9,7 +9,7 @@ encoders is the control: what it reaches owes nothing to training.
     python task2.py --ratio 0.01 --epochs 1  a quick look
     python task2.py --augment none           without augmentation, or with one kind of it
 
-Writes task2_contrastive/checkpoints/best.ckpt, metrics.json and metrics.txt.
+Writes task2_contrastive/checkpoints/best.ckpt, metrics.json, metrics.txt, curves.png and probes.png.
 """
 
 from argparse import Namespace
@@ -21,6 +21,7 @@ from common.data import SpokenDigits
 from common.evaluate import Embeddings, embed, linear_probe
 from common.metrics import describe_run, start_output, write_metrics
 from common.modules import ContrastiveModel, Embedder
+from common.plots import draw_bars, draw_learning_curves
 from common.training import fit
 
 
@@ -32,10 +33,15 @@ def main(args: Namespace) -> None:
 
     untrained = probe(*embed_sets(model.embedder, data))
     checkpoint_dir = args.output_dir / "checkpoints"
-    fit(model, data, args, checkpoint_dir, "contrastive", run_info)
+    history = fit(model, data, args, checkpoint_dir, "contrastive", run_info)
     train, val, test = embed_sets(model.embedder, data)
     store_spread(checkpoint_dir / "best.ckpt", train)
-    results = probe(train, val, test) | {f"untrained_{name}": result for name, result in untrained.items()}
+    trained = probe(train, val, test)
+
+    draw_learning_curves(args.output_dir / "curves.png", history, "Contrastive loss", data.caption("train", "val"))
+    bars, title = {"untrained": untrained, "trained": trained}, "Linear probes: digits from frozen embeddings"
+    draw_bars(args.output_dir / "probes.png", bars, "test_acc", title, data.caption("test"))
+    results = trained | {f"untrained_{name}": result for name, result in untrained.items()}
     write_metrics(args.output_dir, "Linear probes of contrastive embeddings", results, run_info)
 
 

@@ -7,7 +7,8 @@ be compared point by point.
     python task3.py                                     after task1.py and task2.py
     python task3.py --task2-checkpoint PATH.ckpt --task1-checkpoint DIR
 
-Writes 8 plots task3_visualization/{supervised,contrastive}_{1d,2d}_{digit,speaker}.png and metrics.txt, their list.
+Writes 8 plots task3_visualization/{supervised,contrastive}_{1d,2d}_{digit,speaker}.png, all of them side by side in
+overview.png, and metrics.txt, their list.
 """
 
 from argparse import Namespace
@@ -17,7 +18,8 @@ from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.evaluate import embed
 from common.metrics import describe_run, start_output, write_listing
-from common.plots import draw_embeddings, tsne
+from common.text import model_name
+from common.tsne import draw_embeddings, draw_overview, tsne
 
 
 def main(args: Namespace) -> None:
@@ -32,16 +34,20 @@ def main(args: Namespace) -> None:
     run_info = describe_run(args, data, contrastive.sizes())
     start_output(args.output_dir, run_info)
 
-    plots = []
+    layouts = {}
     for model, embedder in embedders.items():
         test = embed(embedder, data.loader("test"))
-        layout, perplexity = tsne(test.z[model[-2:]], args.seed, name=model)  # [n, 2]
-        colorings = {"digit": (test.digit, "0123456789"), "speaker": (test.speaker, data.speakers)}
-        for coloring, (labels, names) in colorings.items():
+        layouts[model], perplexity = tsne(test.z[model[-2:]], args.seed, name=model)  # [n, 2]
+    caption = f"{data.caption('test')}; t-SNE with perplexity {perplexity:.0f}"
+    colorings = {"digit": (test.digit, "0123456789"), "speaker": (test.speaker, data.speakers)}
+    plots = []
+    for model, layout in layouts.items():
+        for coloring, labels in colorings.items():
             plots.append(f"{model}_{coloring}.png")
-            title = f"{model.replace('_', ' ')}: test embeddings by {coloring}"
-            source = f"{data.corpus.name}, n = {len(layout)} clips, t-SNE with perplexity {perplexity:.0f}"
-            draw_embeddings(args.output_dir / plots[-1], layout, labels, names, f"{title}\n{source}")
+            title = f"Embeddings by {coloring}, {model_name(model)}"
+            draw_embeddings(args.output_dir / plots[-1], layout, *labels, coloring, title, caption)
+    draw_overview(args.output_dir / "overview.png", layouts, colorings, "Embeddings by digit and by speaker", caption)
+    plots.append("overview.png")
     write_listing(args.output_dir, "t-SNE plots of test embeddings", plots, run_info)
 
 

@@ -8,7 +8,8 @@ equal error rate (EER) says how often that goes wrong where both mistakes are eq
     python task4.py                                     after task2.py
     python task4.py --task2-checkpoint PATH.ckpt
 
-Writes task4_biometrics/metrics.json, metrics.txt and det.png, the detection error trade-off.
+Writes task4_biometrics/metrics.json, metrics.txt, {1d,2d,concat}_confusion.png and det.png, the detection error
+trade-off.
 """
 
 from argparse import Namespace
@@ -18,8 +19,9 @@ from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.evaluate import embed
 from common.metrics import describe_run, start_output, write_metrics
-from common.plots import draw_det
+from common.plots import draw_confusion, draw_det
 from common.speakers import halves, identify, split_by_digit, verify, whiten
+from common.text import model_name
 
 
 def main(args: Namespace) -> None:
@@ -32,14 +34,18 @@ def main(args: Namespace) -> None:
     test = whiten(train, test)
     enrolment, query = halves(test, args.seed)
     other_digits = split_by_digit(test)
+    caption = f"{data.caption('test')}, {len(query.digit):,} asked"
     results, curves = {}, {}
     for name in ("1d", "2d", "concat"):
-        results[name] = identify(enrolment, query, name, args.seed)
+        results[name], named = identify(enrolment, query, name, args.seed)
+        path, title = args.output_dir / f"{name}_confusion.png", f"Speaker identification, {model_name(name)}"
+        draw_confusion(path, query.speaker, named, data.speakers, "speaker", title, caption)
         if other_digits:
-            results[name] |= identify(*other_digits, name, args.seed, prefix="text_independent")
+            results[name] |= identify(*other_digits, name, args.seed, prefix="text_independent")[0]
         curves[name] = verify(query, name)
         results[name]["eer"] = curves[name].eer if curves[name] else None
-    draw_det(args.output_dir / "det.png", curves, f"{data.corpus.name}, all pairs of {len(query.digit)} query clips")
+    caption = f"{data.caption('test')}, all pairs of {len(query.digit):,}"
+    draw_det(args.output_dir / "det.png", curves, "Speaker verification: detection error trade-off", caption)
     write_metrics(args.output_dir, "Speaker identification by k-NN on contrastive embeddings", results, run_info)
 
 

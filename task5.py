@@ -8,7 +8,8 @@ its own copy of the encoders. Compare with task 1, which starts from nothing.
     python task5.py --task2-checkpoint PATH.ckpt
     python task5.py --label-ratio 0.05                  with few labels, where a good start matters most
 
-Writes task5_finetune/{1d,2d,concat}_{frozen,finetuned}_checkpoints/best.ckpt, metrics.json and metrics.txt.
+Writes task5_finetune/{1d,2d,concat}_{frozen,finetuned}_checkpoints/best.ckpt, learning curves, confusion matrices,
+metrics.json and metrics.txt.
 """
 
 from argparse import Namespace
@@ -16,9 +17,10 @@ from argparse import Namespace
 from common.checkpoints import load_contrastive
 from common.cli import run, task_parser
 from common.data import SpokenDigits
-from common.evaluate import embed, score_digits
+from common.evaluate import embed, predict_digits, score_digits
 from common.metrics import describe_run, start_output, write_metrics
 from common.modules import DigitClassifier
+from common.plots import draw_digit_training
 from common.training import fit
 
 FORMATS = {"1d": ("1d",), "2d": ("2d",), "concat": ("1d", "2d")}
@@ -39,10 +41,11 @@ def main(args: Namespace) -> None:
             # Encoders that know something already are moved gently: a tenth of the new layer's learning rate.
             model = DigitClassifier(formats, args.lr, encoder_lr=args.lr / 10, frozen=mode == "frozen")
             model.embedder.copy_weights(pretrained)
-            checkpoint_dir = args.output_dir / f"{name}_{mode}_checkpoints"
-            fit(model, inputs, args, checkpoint_dir, f"{mode} {name}", run_info)
-            val, test = (score_digits(model, inputs.loader(key), key) for key in ("val", "test"))
-            results[f"{name}_{mode}"] = val | test
+            key, title = f"{name}_{mode}", f"{mode} {name}"
+            history = fit(model, inputs, args, args.output_dir / f"{key}_checkpoints", title, run_info)
+            val, test = (predict_digits(model, inputs.loader(part)) for part in ("val", "test"))
+            results[key] = score_digits(val, "val") | score_digits(test, "test")
+            draw_digit_training(args.output_dir, key, history, test, data)
     write_metrics(args.output_dir, "Fine-tuning of contrastive encoders for digits", results, run_info)
 
 

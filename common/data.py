@@ -33,7 +33,7 @@ from common.corpus import (
     split_clips,
     stratified_sample,
 )
-from common.errors import UserError, printable
+from common.errors import UserError, printable, shortened
 from common.progress import set_quiet
 from common.text import align
 
@@ -122,6 +122,11 @@ class SpokenDigits(pl.LightningDataModule):
     def names(self, *sets: str) -> list[str]:
         """The speakers of some of the sets, in natural order."""
         return [self.speakers[i] for i in np.unique(np.concatenate([self.examples[name].speaker for name in sets]))]
+
+    def caption(self, *sets: str) -> str:
+        """A line for pictures: the corpus, and how many clips of how many speakers these sets hold."""
+        clips = ", ".join(f"{len(self.examples[name]):,} {name}" for name in sets)
+        return f"{shortened(self.corpus.name, 30)}: {clips} clips of {len(self.names(*sets))} speakers"
 
     def with_inputs(self, inputs: dict[str, np.ndarray]) -> "SpokenDigits":
         """The same clips with other inputs, such as their embeddings: {set: [clips of the set, ...]}."""

@@ -8,6 +8,12 @@ class UserError(Exception):
         super().__init__(printable(message))
 
 
+def shortened(name: str, length: int) -> str:
+    """``name`` as one line of at most ``length`` characters."""
+    name = printable(name)
+    return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
 def printable(text: str) -> str:
     """``text`` as one line: names of files may hold line ends, terminal codes and bytes that are no characters."""
     shown = (c if c.isprintable() else " " if c.isspace() else "?" for c in text)

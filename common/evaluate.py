@@ -57,29 +57,40 @@ def embed(embedder: nn.Module, loader: DataLoader) -> Embeddings:
     return Embeddings(z, torch.cat(digits).cpu().numpy(), torch.cat(speakers).cpu().numpy())
 
 
-def score_digits(classifier: nn.Module, loader: DataLoader, prefix: str) -> dict:
-    """Accuracy with its interval, and cross-entropy in nats, of a digit classifier on every clip of ``loader``.
+class Predictions(NamedTuple):
+    """What a digit classifier makes of some clips."""
 
-    Args:
-        prefix: what the names of the results begin with.
-    """
-    logits, digit = _logits(classifier, loader)
-    return _digit_accuracy(prefix, logits, digit) | {f"{prefix}_loss": float(F.cross_entropy(logits, digit))}
+    logits: Tensor  # [n, 10]
+    digit: Tensor  # [n] the truth
+
+    @property
+    def predicted(self) -> Tensor:
+        """The most probable digits, [n]."""
+        return self.logits.argmax(dim=1)
+
+    def accuracy(self, prefix: str) -> dict:
+        """Accuracy with its interval; ``prefix`` is what the names of the results begin with."""
+        return accuracy_metrics(prefix, int((self.predicted == self.digit).sum()), len(self.digit))
+
+
+def predict_digits(
+    classifier: nn.Module, loader: DataLoader, change: Callable[[Tensor], Tensor] = lambda inputs: inputs
+) -> Predictions:
+    """Classify every clip of ``loader``, in its order; ``change`` is applied to the inputs first."""
+    logits, digit, _ = (torch.cat(part).cpu() for part in zip(*outputs(classifier, loader, change), strict=True))
+    return Predictions(logits, digit)
+
+
+def score_digits(predictions: Predictions, prefix: str) -> dict:
+    """Accuracy with its interval, and cross-entropy in nats; ``prefix`` is what their names begin with."""
+    loss = float(F.cross_entropy(predictions.logits, predictions.digit))
+    return predictions.accuracy(prefix) | {f"{prefix}_loss": loss}
 
 
 def score_in_noise(classifier: nn.Module, loader: DataLoader, snr_db: float) -> dict:
     """Digit accuracy under white noise, the same at every call; ``snr_db`` is its signal-to-noise ratio."""
     noisy = functools.partial(add_white_noise, snr_db=snr_db, generator=torch.Generator().manual_seed(0))
-    return _digit_accuracy(f"noise_{snr_db:g}db", *_logits(classifier, loader, noisy))
-
-
-def _logits(classifier: nn.Module, *source: object) -> tuple[Tensor, Tensor]:
-    logits, digit, _ = (torch.cat(part).cpu() for part in zip(*outputs(classifier, *source), strict=True))
-    return logits, digit  # [n, 10], [n]
-
-
-def _digit_accuracy(prefix: str, logits: Tensor, digit: Tensor) -> dict:
-    return accuracy_metrics(prefix, int((logits.argmax(dim=1) == digit).sum()), len(digit))
+    return predict_digits(classifier, loader, noisy).accuracy(f"noise_{snr_db:g}db")
 
 
 def add_white_noise(wave: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:

@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from common.data import SpokenDigits
 from common.errors import UserError
+from common.figures import is_own_picture
 from common.progress import say
 from common.text import align, write_atomically
 
@@ -76,8 +77,8 @@ def refuse_other_run(path: Path, earlier: dict | None, now: dict) -> None:
 def start_output(directory: Path, run: dict, resume: bool = False) -> None:
     """Make the output directory, lock it, and remove what an earlier run left there that this one would belie.
 
-    Those are its metrics and the epochs it could be resumed from. With ``resume`` they stay; if they are of the same
-    run, and it had finished, the process ends here with exit code 0.
+    Those are its metrics, pictures and examples, and the epochs it could be resumed from. With ``resume`` they stay;
+    if they are of the same run, and it had finished, the process ends here with exit code 0.
 
     Raises:
         UserError: the directory cannot be made or written, another run is writing there, or what is there is of
@@ -97,7 +98,8 @@ def start_output(directory: Path, run: dict, resume: bool = False) -> None:
             return
         if resume:
             say(f"--resume: nothing to resume in {directory}; starting anew")
-        for path in (metrics, directory / "metrics.txt", *unfinished):
+        pictures = filter(is_own_picture, directory.glob("*.png"))
+        for path in (metrics, directory / "metrics.txt", directory / "examples.json", *pictures, *unfinished):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"--output-dir {directory}: cannot write there ({error.strerror}); name another") from error

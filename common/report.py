@@ -1,21 +1,18 @@
-"""The results of the five tasks side by side: ``python -m common.report`` in the folder that holds their outputs.
+"""The results of the five tasks: ``python -m common.report`` in the folder that holds their outputs.
+
+Prints a table and writes report.html.
 
 ``run_all.sh`` ends with it and passes the seconds that each task took.
 """
 
-import json
 import sys
 from pathlib import Path
 
+from common.page import read_metrics, write_page
+from common.page_texts import TASKS
 from common.text import align
 
-DIRECTORIES = {
-    "task1": "task1_supervised",
-    "task2": "task2_contrastive",
-    "task3": "task3_visualization",
-    "task4": "task4_biometrics",
-    "task5": "task5_finetune",
-}
+PAGE = Path("report.html")
 
 
 def results_table(folder: Path, seconds: list[str]) -> str:
@@ -25,18 +22,17 @@ def results_table(folder: Path, seconds: list[str]) -> str:
         seconds: what each task took, in order; empty where it was not timed.
     """
     rows, corpora = [["task", "model", "test accuracy", "95% interval", "clips", "seconds"]], set()
-    for number, (task, directory) in enumerate(DIRECTORIES.items()):
+    for number, task in enumerate(TASKS):
         took = seconds[number] if number < len(seconds) else ""
-        path = folder / directory / "metrics.json"
-        if path.is_file():
-            metrics = json.loads(path.read_text())
+        metrics = read_metrics(folder / task.directory / "metrics.json")
+        if metrics:
             corpora.add(metrics.pop("run")["corpus"])
             task_rows = [_row(model, result) for model, result in metrics.items()]
         else:
-            plots = len(list((folder / directory).glob("*.png")))
+            plots = len(list((folder / task.directory).glob("*.png"))) if task.record == "metrics.txt" else 0
             task_rows = [[f"{plots} plots" if plots else "no results", "", "", ""]]
         for first, row in enumerate(task_rows):
-            rows.append(["" if first else task, *row, "" if first else took])
+            rows.append(["" if first else task.script.removesuffix(".py"), *row, "" if first else took])
     return "\n".join([f"Measured on {', '.join(sorted(corpora)) or 'nothing'}", "", *align(rows)])
 
 
@@ -47,3 +43,5 @@ def _row(model: str, result: dict) -> list[str]:
 
 if __name__ == "__main__":
     print(results_table(Path(), sys.argv[1:]))
+    write_page(PAGE, Path(), sys.argv[1:])
+    print(f"\nWith all pictures: {PAGE}")

@@ -29,7 +29,9 @@ class Verification(NamedTuple):
     threshold: float  # cosine similarity at the equal error rate
 
 
-def identify(enrolment: Embeddings, query: Embeddings, name: str, seed: int, prefix: str = "test") -> dict:
+def identify(
+    enrolment: Embeddings, query: Embeddings, name: str, seed: int, prefix: str = "test"
+) -> tuple[dict, np.ndarray]:
     """Name the speaker of each query clip by its k nearest enrolled clips (cosine; closer neighbours count more).
 
     k is chosen by cross-validation inside the enrolment, and the queries are used once.
@@ -39,7 +41,7 @@ def identify(enrolment: Embeddings, query: Embeddings, name: str, seed: int, pre
         prefix: what the names of the results begin with.
 
     Returns:
-        accuracy with its number of clips and interval, and the chosen ``k``.
+        accuracy with its number of clips and interval, and the chosen ``k``; and the speaker named for each query, [n].
 
     Raises:
         UserError: a query speaker is not enrolled, so that no k could find them, or nobody is queried.
@@ -54,7 +56,7 @@ def identify(enrolment: Embeddings, query: Embeddings, name: str, seed: int, pre
     k = _choose_k(enrolment.z[name], enrolment.speaker, seed)
     predicted = _knn(k).fit(enrolment.z[name], enrolment.speaker).predict(query.z[name])
     correct = int((predicted == query.speaker).sum())
-    return accuracy_metrics(prefix, correct, len(predicted)) | {f"{prefix}_k": k}
+    return accuracy_metrics(prefix, correct, len(predicted)) | {f"{prefix}_k": k}, predicted
 
 
 def _choose_k(z: np.ndarray, speaker: np.ndarray, seed: int) -> int:

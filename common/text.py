@@ -11,6 +11,11 @@ def align(table: list[list[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
+def model_name(key: str) -> str:
+    """A model's key in the metrics as a person writes it: "contrastive_1d" -> "contrastive 1D"."""
+    return key.replace("_", " ").replace("1d", "1D").replace("2d", "2D")
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace ``path`` by a file that holds ``content``; a reader finds the old one or the new one, never a part.
 

@@ -18,6 +18,7 @@ from common.evaluate import (
     add_white_noise,
     embed,
     linear_probe,
+    predict_digits,
     score_digits,
     score_in_noise,
     wilson_interval,
@@ -144,14 +145,14 @@ def spikes():
 
 def test_score_counts_clips_and_averages_their_cross_entropy(spikes):
     one, other = math.log(math.exp(10) + 9) - 10, math.log(math.exp(10) + 9)
-    result = score_digits(Loudest(), spikes, "val")
+    result = score_digits(predict_digits(Loudest(), spikes), "val")
     assert result.pop("val_loss") == pytest.approx((9 * one + other) / 10, rel=1e-4)
     assert result == accuracy_metrics("val", 9, 10)
 
 
 def test_noise_is_added_to_the_clips_and_repeats(spikes):
     clean, first, again = Loudest(), Loudest(), Loudest()
-    score_digits(clean, spikes, "test")
+    predict_digits(clean, spikes)
     results = [score_in_noise(module, spikes, 40) for module in (first, again)]
     assert results[0] == results[1] and results[0]["noise_40db_acc"] == 0.9
     assert all(torch.equal(a, b) for a, b in zip(first.inputs, again.inputs, strict=True))

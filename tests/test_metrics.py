@@ -8,6 +8,7 @@ import pytest
 
 from common.errors import UserError
 from common.evaluate import accuracy_metrics
+from common.figures import new_figure, save
 from common.metrics import format_metrics, start_output, write_listing, write_metrics
 from common.report import results_table
 from common.text import align
@@ -107,11 +108,14 @@ def test_results_that_json_cannot_hold_leave_no_half_file(earlier):
     assert files(earlier) == {"metrics.json", "metrics.txt"}
 
 
-def test_starting_a_run_removes_the_earlier_metrics_and_nothing_else(earlier):
+def test_starting_a_run_removes_the_earlier_results_and_nothing_else(earlier):
     (earlier / "checkpoints").mkdir()
     (earlier / "notes.txt").write_text("mine")
+    (earlier / "photo.png").write_bytes(b"mine")
+    (earlier / "examples.json").write_text("earlier")
+    save(new_figure(1, 1, "title", "caption"), earlier / "curves.png")
     start_output(earlier, RUN)
-    assert files(earlier) == {"checkpoints", "notes.txt"}
+    assert files(earlier) == {"checkpoints", "notes.txt", "photo.png"}
 
 
 def test_starting_a_run_makes_the_folder(tmp_path):

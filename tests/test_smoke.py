@@ -1,5 +1,6 @@
 """The five tasks as a user runs them, once, in one folder, at a hundredth of the clips and one epoch."""
 
+import base64
 import json
 import os
 import shutil
@@ -20,13 +21,26 @@ PLOTS = [
     for coloring in ("digit", "speaker")
 ]
 CONFIGURATIONS = [f"{name}_{mode}" for name in ("1d", "2d", "concat") for mode in ("frozen", "finetuned")]
+EMBEDDINGS = ("1d", "2d", "concat")
+
+
+def training(*models: str) -> set[str]:
+    """What each training of a digit classifier leaves."""
+    return {f"{model}_{part}" for model in models for part in TRAINING}
+
+
+TRAINING = ("checkpoints/best.ckpt", "checkpoints/history.csv", "curves.png", "confusion.png")
+METRICS = {"metrics.json", "metrics.txt"}
 FILES = {
-    "task1_supervised": {"1d_checkpoints/best.ckpt", "2d_checkpoints/best.ckpt", "metrics.json", "metrics.txt"},
-    "task2_contrastive": {"checkpoints/best.ckpt", "metrics.json", "metrics.txt"},
-    "task3_visualization": {*PLOTS, "metrics.txt"},
-    "task4_biometrics": {"metrics.json", "metrics.txt", "det.png"},
-    "task5_finetune": {f"{name}_checkpoints/best.ckpt" for name in CONFIGURATIONS} | {"metrics.json", "metrics.txt"},
+    "task1_supervised": METRICS | training("1d", "2d") | {"examples.json"},
+    "task2_contrastive": METRICS | {"checkpoints/best.ckpt", "checkpoints/history.csv", "curves.png", "probes.png"},
+    "task3_visualization": {*PLOTS, "overview.png", "metrics.txt"},
+    "task4_biometrics": METRICS | {"det.png"} | {f"{name}_confusion.png" for name in EMBEDDINGS},
+    "task5_finetune": METRICS | training(*CONFIGURATIONS),
 }
+PICTURES = sorted(
+    f"{directory}/{name}" for directory, files in FILES.items() for name in files if name.endswith(".png")
+)
 DIRECTORIES = list(FILES)
 ACCURACIES = {
     "task1_supervised": {"1d": ("val", "test"), "2d": ("val", "test")},
@@ -178,22 +192,36 @@ def test_the_six_heads_are_six(folder):
     assert len({b"".join(value.numpy().tobytes() for value in head) for head in trained}) == 6
 
 
-@pytest.mark.parametrize("path", [*(f"task3_visualization/{plot}" for plot in PLOTS), "task4_biometrics/det.png"])
-def test_plots_show_something(folder, path):
+@pytest.mark.parametrize("path", PICTURES)
+def test_pictures_show_something(folder, path):
     image = matplotlib.image.imread(folder / path)
     assert image.shape[0] > 300 and image.shape[1] > 300
-    drawing = image[:, : image.shape[1] * 2 // 3, :3]  # without the legend
+    width = image.shape[1] * (2 if "task3" in path else 3) // 3  # the legends of scatter plots are colourful too
+    drawing = image[:, :width, :3]
     assert (np.ptp(drawing, axis=2) > 0.2).sum() > 500, "nothing colourful is drawn"
 
 
-def test_colorings_of_a_model_differ(folder):
-    contents = {(folder / "task3_visualization" / plot).read_bytes() for plot in PLOTS}
-    assert len(contents) == 8
+def test_no_two_pictures_are_the_same(folder):
+    assert len({(folder / path).read_bytes() for path in PICTURES}) == len(PICTURES)
 
 
 def test_the_list_of_plots_is_whole(folder):
     text = (folder / "task3_visualization/metrics.txt").read_text()
-    assert [line.strip() for line in text.splitlines() if line.strip().endswith(".png")] == PLOTS
+    assert [line.strip() for line in text.splitlines() if line.strip().endswith(".png")] == [*PLOTS, "overview.png"]
+
+
+def test_the_report_shows_it_all(folder, repository, tmp_path):
+    """In a copy, so that what the tasks write stays what they wrote."""
+    shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("data", "*.ckpt"))
+    command = [sys.executable, "-m", "common.report"]
+    environment = os.environ | {"PYTHONPATH": str(repository)}
+    told = subprocess.run(command, cwd=tmp_path / "copy", env=environment, capture_output=True, text=True, check=True)
+    assert told.stderr == "" and "report.html" in told.stdout
+    page = (tmp_path / "copy/report.html").read_text(encoding="utf-8")
+    for path in PICTURES:
+        assert base64.b64encode((folder / path).read_bytes()).decode() in page, path
+    assert "://" not in page and "No results" not in page and "is not there" not in page
+    assert page.count("<audio ") == 8 and SYNTHETIC_NAME in page
 
 
 # --- mistakes

@@ -135,14 +135,14 @@ RINGS = points([[5, 0], [0, 5], [-5, 0], [0, -5], [1, 1], [-1, 1], [-1, -1], [1,
 def test_the_nearest_neighbour_is_nearest_in_angle():
     # The first is nearer to speaker 4 as the crow flies, the second to speaker 0.
     query = points([[0.9, 0.1], [4.6, 3.9]], [0, 4])
-    result = identify(RINGS, query, "1d", seed=0)
+    result, _ = identify(RINGS, query, "1d", seed=0)
     assert result["test_acc"] == 1.0 and result["test_clips"] == 2 and result["test_k"] == 1
-    swapped = identify(RINGS, points([[0.9, 0.1], [4.6, 3.9]], [4, 0]), "1d", seed=0)
+    swapped, _ = identify(RINGS, points([[0.9, 0.1], [4.6, 3.9]], [4, 0]), "1d", seed=0)
     assert swapped["test_acc"] == 0.0
 
 
 def test_the_prefix_names_the_results():
-    result = identify(RINGS, RINGS, "1d", seed=0, prefix="other")
+    result, _ = identify(RINGS, RINGS, "1d", seed=0, prefix="other")
     assert set(result) == {"other_acc", "other_clips", "other_acc_ci95", "other_k"} and result["other_acc"] == 1.0
 
 
@@ -155,7 +155,7 @@ def test_whoever_is_not_enrolled_cannot_be_asked_for(strangers):
 
 
 def test_speakers_apart_are_all_found():
-    result = identify(clusters(10, 6, 0.01), clusters(10, 6, 0.01, seed=1), "1d", seed=0)
+    result, _ = identify(clusters(10, 6, 0.01), clusters(10, 6, 0.01, seed=1), "1d", seed=0)
     assert result["test_acc"] == 1.0 and result["test_clips"] == 60
 
 
@@ -166,7 +166,7 @@ def test_shuffled_speakers_are_found_by_chance_only():
         (enrolment._replace(speaker=rng.permutation(enrolment.speaker)), query),
         (enrolment, query._replace(speaker=rng.permutation(query.speaker))),
     ):
-        assert 0.02 < identify(*shuffled, "1d", seed=0)["test_acc"] < 0.2
+        assert 0.02 < identify(*shuffled, "1d", seed=0)[0]["test_acc"] < 0.2
 
 
 def test_nothing_is_fitted_to_the_queries(monkeypatch):
@@ -197,7 +197,7 @@ def test_k_does_not_depend_on_what_is_queried():
     enrolment, query = clusters(6, 12, 1.5), clusters(6, 12, 1.5, seed=1)
     rng = np.random.default_rng(3)
     ks = {
-        identify(enrolment, query._replace(speaker=rng.permutation(query.speaker)), "1d", seed=0)["test_k"]
+        identify(enrolment, query._replace(speaker=rng.permutation(query.speaker)), "1d", seed=0)[0]["test_k"]
         for _ in range(4)
     }
     assert len(ks) == 1
@@ -206,7 +206,7 @@ def test_k_does_not_depend_on_what_is_queried():
 def test_k_is_chosen_and_not_always_one():
     """With overlapping speakers many neighbours are better than one."""
     enrolment = clusters(2, 60, 3.0)
-    assert identify(enrolment, clusters(2, 60, 3.0, seed=1), "1d", seed=0)["test_k"] > 1
+    assert identify(enrolment, clusters(2, 60, 3.0, seed=1), "1d", seed=0)[0]["test_k"] > 1
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -215,7 +215,7 @@ def test_k_is_what_a_search_over_all_k_finds(seed):
     knn = KNeighborsClassifier(metric="cosine", weights=lambda distances: 1 / (distances + 1e-6))
     grid = GridSearchCV(knn, {"n_neighbors": NEIGHBOURS}, cv=StratifiedKFold(5, shuffle=True, random_state=seed))
     expected = grid.fit(enrolment.z["1d"], enrolment.speaker).best_params_["n_neighbors"]
-    assert identify(enrolment, enrolment, "1d", seed)["test_k"] == expected
+    assert identify(enrolment, enrolment, "1d", seed)[0]["test_k"] == expected
 
 
 # --- verification

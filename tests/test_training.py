@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from common.data import SpokenDigits
-from common.evaluate import score_digits
+from common.evaluate import predict_digits, score_digits
 from common.modules import ContrastiveModel, DigitClassifier
 from common.progress import set_quiet
 from common.training import PATIENCE, fit
@@ -141,7 +141,8 @@ def test_scores_are_those_of_the_clips_counted_one_by_one(tones, tmp_path, make_
     torch.manual_seed(0)
     model = DigitClassifier(("2d",), lr=1e-2)
     fit(model, tones, make_args(epochs=1), tmp_path, "test", {})
-    scores = score_digits(model, tones.loader("val"), "val") | score_digits(model, tones.loader("test"), "test")
+    val, test = (predict_digits(model, tones.loader(name)) for name in ("val", "test"))
+    scores = score_digits(val, "val") | score_digits(test, "test")
     model.eval()
     for name, clips in (("val", 8), ("test", 20)):
         logits, digits = [], []

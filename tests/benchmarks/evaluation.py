@@ -29,9 +29,9 @@ from common.cli import task_parser
 from common.data import SpokenDigits
 from common.evaluate import Embeddings, embed, linear_probe
 from common.modules import ContrastiveModel, DigitClassifier
-from common.plots import tsne
 from common.speakers import halves, identify, verify, whiten
 from common.training import fit
+from common.tsne import tsne
 
 EPOCHS = 50  # of task 5
 FORMATS = {"1d": ("1d",), "2d": ("2d",), "concat": ("1d", "2d")}
@@ -56,7 +56,7 @@ def probe() -> str:
 
 
 def identification() -> str:
-    result = identify(*halves(test_speakers(), 42), "concat", 42)
+    result, _ = identify(*halves(test_speakers(), 42), "concat", 42)
     return f"accuracy {result['test_acc']:.4f}, k {result['test_k']}"
 
 

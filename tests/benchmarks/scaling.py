@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from common.cli import keep_freed_memory, task_parser
 from common.data import SpokenDigits
-from common.evaluate import score_digits
+from common.evaluate import predict_digits
 from common.metrics import describe_run
 from common.modules import DigitClassifier
 from common.training import fit
@@ -52,7 +52,7 @@ def train(clips: int) -> dict[str, float]:
     model = DigitClassifier(("2d",), lr=args.lr)
     run = describe_run(args, data, model.embedder.sizes())
     clock = timed(model, lambda: fit(model, data, args, Path("checkpoints"), "2d", run))
-    score_digits(model, data.loader("test"), "test")
+    predict_digits(model, data.loader("test"))
     return {
         "cache": opened - started,
         "start": clock.first_step - started,
