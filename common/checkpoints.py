@@ -88,6 +88,7 @@ def load_encoders(path: Path) -> tuple[ContrastiveModel, Spread]:
 
 
 @rank_zero_only
+@rank_zero_only
 def store_spread(path: Path, train: Embeddings) -> None:
     """Add to task 2's checkpoint how its training clips' embeddings spread.
 
@@ -100,10 +101,7 @@ def store_spread(path: Path, train: Embeddings) -> None:
     checkpoint["spread"] = [torch.from_numpy(part).float() for part in spread_of(train.z["concat"])]
     content = io.BytesIO()
     torch.save(checkpoint, content)
-    try:
-        write_atomically(path, content.getvalue())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); free some space") from error
+    write_atomically(path, content.getvalue())
 
 
 def load_module(
