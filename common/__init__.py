@@ -25,12 +25,13 @@ _HOME = {
         "data": "Batch Examples SpokenDigits",
         "encoders": "EMBEDDING_DIM Encoder1D Encoder2D",
         "errors": "UserError",
-        "evaluate": "Embeddings embed linear_probe outputs score_digits score_in_noise wilson_interval",
+        "evaluate": "Embeddings embed linear_probe outputs predict_digits score_digits score_in_noise wilson_interval",
         "features": "LogMel to_float",
         "losses": "info_nce",
         "modules": "ContrastiveModel DigitClassifier Embedder",
-        "plots": "draw_det draw_embeddings tsne",
+        "plots": "draw_bars draw_confusion draw_det draw_learning_curves",
         "recordings": "as_batches read_recording read_recordings",
+        "tsne": "draw_embeddings draw_overview tsne",
         "speakers": "Verification equal_error_rate halves split_by_digit verify whiten",
     }.items()
     for name in names.split()

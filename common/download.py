@@ -28,6 +28,7 @@ import soundfile
 from tqdm import tqdm
 
 from common.errors import UserError, printable
+from common.progress import progress_bar
 
 try:
     from resource import RLIMIT_AS, prlimit
@@ -102,13 +103,13 @@ def is_managed(root: Path) -> bool:
     return (Path(root) / MARKER).is_file()
 
 
-def fetch(clips: Iterable, root: Path, address: str | None = None, progress: bool = True) -> int:
+def fetch(clips: Iterable, root: Path, address: str | None = None) -> int:
     """Fetch those of `clips` (speaker, digit, repetition) that `root` lacks; return how many there were."""
     root = Path(root).resolve()
     try:
         missing = _missing(clips, root)
         if missing:
-            _fetch(missing, root, address or os.environ.get("AUDIOMNIST_URL") or DEFAULT_ADDRESS, progress)
+            _fetch(missing, root, address or os.environ.get("AUDIOMNIST_URL") or DEFAULT_ADDRESS)
     except OSError as error:
         reason = error.strerror or error
         raise DownloadError(f"could not fetch the clips into {root}: {reason}; is it writable, with room?") from error
@@ -127,7 +128,7 @@ def _count_clips(paths: list[str]) -> int:
     return len(paths) - (METADATA in paths)
 
 
-def _fetch(missing: list[str], root: Path, address: str, progress: bool) -> None:
+def _fetch(missing: list[str], root: Path, address: str) -> None:
     if shutil.which("git") is None:
         raise DownloadError("git was not found: install git, or download AudioMNIST by hand and pass --data-dir")
     if Path(address).exists():
@@ -142,8 +143,7 @@ def _fetch(missing: list[str], root: Path, address: str, progress: bool) -> None
     try:
         clone = _clone(address, staging)
         _check_listing(clone, missing, address)
-        clips = _count_clips(missing)
-        with tqdm(total=clips, desc="AudioMNIST", unit="clip", file=sys.stderr, disable=not progress) as bar:
+        with progress_bar("Downloading AudioMNIST", _count_clips(missing), "clips") as bar:
             for start in range(0, len(missing), GROUP_FILES):
                 group = missing[start : start + GROUP_FILES]
                 _check_out(clone, group, address)

@@ -1,16 +1,16 @@
 """Who is speaking in each of these recordings, out of a few people who are enrolled, or is it nobody of them?
 
 Enrols a folder per person with recordings of spoken digits, and prints a line per query: the person, the similarity and
-the file. Recordings may be as in `python -m common.predict --help`. Ten of each person are few and thirty are
-better, and they should hold the digits that will be asked: the encoders were trained
-to tell clips apart, never people, and another digit is to them nearly another voice.
+the file. Recordings may be as in `python -m common.predict --help`. Ten of each person are few and thirty are better,
+and they should hold the digits that will be asked: the encoders were trained to tell clips apart, never people, and
+another digit is to them nearly another voice.
 
 The similarity of a query to a person is a soft maximum of its cosine similarities to that person's recordings (both
 embeddings together, whitened by the clips that the encoders were trained on). Where the highest is below the
 threshold, the speaker is nobody who is enrolled. The threshold is found among the enrolled recordings, each of which is
 asked twice: without itself, when it should be known, and without all of its person, when it should be nobody. It is
-where both mistakes are equally frequent; that rate (equal error rate) is printed, and is about what to expect of
-queries recorded in the same way. --threshold sets another, and is needed where one person is enrolled.
+where both mistakes are equally frequent. That rate (equal error rate) is printed, and is hopeful: strangers are given a
+name more often. --threshold sets another threshold, and is needed where one person is enrolled.
 
 A file that cannot be used is named in a line on stderr, the others are answered, and the exit code is 1.
 

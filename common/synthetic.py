@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from common.errors import UserError
+from common.progress import progress_bar
 
 VERSION = "espeak-1"
 MARKER = "SYNTHETIC.txt"  # lies in a folder that write_corpus wrote, so that nobody takes it for AudioMNIST
@@ -188,7 +188,7 @@ def _write_clip(path: Path, speaker: str, digit: int, repetition: int) -> None:
     _replace(path, lambda file: file.write_bytes(content.getvalue()))
 
 
-def write_corpus(root: Path, clips: Iterable, progress: bool = True) -> None:
+def write_corpus(root: Path, clips: Iterable) -> None:
     """Speak `clips` (each with `speaker`, `digit`, `repetition`) into `root/data/SS/D_SS_R.wav`, 16-bit mono.
 
     Clips already there stay as they are, so that an interrupted run can be continued. Raises what `speak` raises,
@@ -213,6 +213,6 @@ def write_corpus(root: Path, clips: Iterable, progress: bool = True) -> None:
     for folder in {path.parent for path, *_ in jobs}:
         folder.mkdir(exist_ok=True)
     if jobs:
-        with ProcessPoolExecutor(os.cpu_count()) as pool:
-            done = pool.map(_write_clip, *zip(*jobs, strict=True), chunksize=32)
-            list(tqdm(done, total=len(jobs), desc="espeak-ng", unit="clip", disable=not progress))
+        with ProcessPoolExecutor(os.cpu_count()) as pool, progress_bar("Speaking", len(jobs), "clips") as bar:
+            for _ in pool.map(_write_clip, *zip(*jobs, strict=True), chunksize=32):
+                bar.update()

@@ -117,7 +117,7 @@ def temporary_clones(root: Path) -> list[Path]:
 def error_of(*arguments, **options) -> str:
     """Run a fetch that must fail, and return its message, which must be one line."""
     with pytest.raises(DownloadError) as caught:
-        fetch(*arguments, progress=False, **options)
+        fetch(*arguments, **options)
     assert isinstance(caught.value, UserError)
     message = str(caught.value)
     assert message.strip() and len(message.splitlines()) == 1
@@ -143,7 +143,7 @@ def test_fetches_the_wanted_clips_only_in_one_request(root, corpus, address, mon
     monkeypatch.setenv("GIT_TRACE2_EVENT", str(tmp_path / "trace"))
     wanted = CLIPS[3:15]
     assert not is_managed(root)
-    assert fetch(wanted, root, address, progress=False) == len(wanted)
+    assert fetch(wanted, root, address) == len(wanted)
     check_holds(root, wanted, corpus)
     assert is_managed(root)
     assert address in (root / "DOWNLOADED.txt").read_text()
@@ -152,27 +152,27 @@ def test_fetches_the_wanted_clips_only_in_one_request(root, corpus, address, mon
 
 
 def test_does_not_call_git_when_nothing_is_missing(root, corpus, address, monkeypatch, tmp_path):
-    fetch(CLIPS[:2], root, address, progress=False)
+    fetch(CLIPS[:2], root, address)
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    assert fetch(CLIPS[:2], root, address, progress=False) == 0
+    assert fetch(CLIPS[:2], root, address) == 0
 
 
 def test_leaves_a_copy_made_by_hand_unmarked(corpus, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    assert fetch(CLIPS, corpus, progress=False) == 0
+    assert fetch(CLIPS, corpus) == 0
     assert not is_managed(corpus)
 
 
 def test_extends_what_is_there(root, corpus, address):
-    fetch(CLIPS[:5], root, address, progress=False)
+    fetch(CLIPS[:5], root, address)
     before = (root / CLIPS[0].path).stat().st_mtime_ns
-    assert fetch(CLIPS, root, address, progress=False) == len(CLIPS) - 5
+    assert fetch(CLIPS, root, address) == len(CLIPS) - 5
     check_holds(root, CLIPS, corpus)
     assert (root / CLIPS[0].path).stat().st_mtime_ns == before
 
 
 def test_repeats_a_clip_asked_for_twice_only_once(root, corpus, address):
-    assert fetch([CLIPS[0], CLIPS[0]], root, address, progress=False) == 1
+    assert fetch([CLIPS[0], CLIPS[0]], root, address) == 1
     check_holds(root, CLIPS[:1], corpus)
 
 
@@ -188,7 +188,7 @@ def test_fetches_in_groups_that_take_little_room(root, corpus, address, monkeypa
         move_in(clone, group, *others)
 
     monkeypatch.setattr(download, "_move_in", look)
-    assert fetch(CLIPS, root, address, progress=False) == len(CLIPS)
+    assert fetch(CLIPS, root, address) == len(CLIPS)
     check_holds(root, CLIPS, corpus)
     assert [len(group) for group in staged] == [5] * 5
     assert packs == [1] * 5  # the one with the file list
@@ -197,26 +197,26 @@ def test_fetches_in_groups_that_take_little_room(root, corpus, address, monkeypa
 def test_shows_progress_on_stderr(root, address, capsys):
     fetch(CLIPS[:3], root, address)
     shown = capsys.readouterr()
-    assert "3/3" in shown.err
+    assert shown.err == "Downloading AudioMNIST: 3 clips\n"
     assert shown.out == ""
 
 
 def test_takes_the_address_from_the_environment(root, corpus, address, monkeypatch):
     monkeypatch.setenv("AUDIOMNIST_URL", address)
-    fetch(CLIPS[:2], root, progress=False)
+    fetch(CLIPS[:2], root)
     check_holds(root, CLIPS[:2], corpus)
 
 
 def test_fetches_no_more_from_a_local_path(root, corpus, address, monkeypatch, tmp_path):
     monkeypatch.setenv("GIT_TRACE2_EVENT", str(tmp_path / "trace"))
-    fetch(CLIPS[:2], root, address.removeprefix("file://"), progress=False)
+    fetch(CLIPS[:2], root, address.removeprefix("file://"))
     check_holds(root, CLIPS[:2], corpus)
     assert len([command for command in git_starts(tmp_path / "trace") if "fetch" in command]) == 1
 
 
 def test_works_with_a_server_that_cannot_leave_the_clips_out(root, corpus, monkeypatch):
     monkeypatch.setattr(download, "GROUP_FILES", 2)
-    fetch(CLIPS[:5], root, str(corpus / ".git"), progress=False)
+    fetch(CLIPS[:5], root, str(corpus / ".git"))
     check_holds(root, CLIPS[:5], corpus)
 
 
@@ -233,7 +233,7 @@ def test_tries_a_group_again(root, corpus, address, monkeypatch):
         return run_git(arguments, seconds, problem, clone, **options)
 
     monkeypatch.setattr(download, "_git", fail_once)
-    fetch(CLIPS, root, address, progress=False)
+    fetch(CLIPS, root, address)
     check_holds(root, CLIPS, corpus)
     assert len(attempts) == 2
 
@@ -241,7 +241,7 @@ def test_tries_a_group_again(root, corpus, address, monkeypatch):
 def test_works_when_called_from_a_git_hook(root, corpus, address, monkeypatch, tmp_path):
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "elsewhere/index"))
-    fetch(CLIPS[:2], root, address, progress=False)
+    fetch(CLIPS[:2], root, address)
     check_holds(root, CLIPS[:2], corpus)
     assert not (tmp_path / "elsewhere").exists()
 
@@ -256,7 +256,7 @@ from common import download
 download.GROUP_FILES = 2
 {textwrap.dedent(before)}
 clips = [SimpleNamespace(speaker=s, digit=d, repetition=r) for s in ("01", "02") for d in range(3) for r in range(4)]
-download.fetch(clips, Path({str(root)!r}), {address!r}, progress=False)
+download.fetch(clips, Path({str(root)!r}), {address!r})
 """
     environment = os.environ | {"PYTHONPATH": str(Path(download.__file__).parents[1])}
     return subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=True)
@@ -286,7 +286,7 @@ def test_goes_on_after_being_killed(root, corpus, address):
     for path in kept:
         assert path.read_bytes() == (corpus / path.relative_to(root)).read_bytes()
     assert temporary_clones(root)
-    assert fetch(CLIPS, root, address, progress=False) == len(CLIPS) - len(kept)
+    assert fetch(CLIPS, root, address) == len(CLIPS) - len(kept)
     check_holds(root, CLIPS, corpus)
 
 
@@ -304,7 +304,7 @@ def test_works_beside_the_destination_or_else_in_it(root, corpus, address, monke
     monkeypatch.setattr(os, "access", lambda path, mode: parent_is_writable)
     monkeypatch.setattr(download.shutil, "which", lambda name: name)  # it asks `os.access` as well
     monkeypatch.setattr(download, "_clone", lambda *given: places.append(given[1].parent) or clone(*given))
-    fetch(CLIPS[:2], root, address, progress=False)
+    fetch(CLIPS[:2], root, address)
     assert places == [root.parent if parent_is_writable else root]
     check_holds(root, CLIPS[:2], corpus)
 
@@ -330,7 +330,7 @@ def test_leaves_the_clone_of_a_running_process_alone(root, address):
     elsewhere = root.parent / ".AudioMNIST.another-machine.999999.partial"
     for staging in (theirs, ours, elsewhere):
         staging.mkdir()
-    fetch(CLIPS[:1], root, address, progress=False)
+    fetch(CLIPS[:1], root, address)
     assert theirs.is_dir() and elsewhere.is_dir()
     assert not ours.exists()
 
@@ -370,7 +370,7 @@ def test_leaves_the_audio_as_it_was_stored(root, tmp_path):
     address = serve(altered, tmp_path / "altered.git")
     with (tmp_path / "gitconfig").open("a") as settings:
         settings.write(f'[filter "spy"]\n\tsmudge = touch {tmp_path / "spied"} && cat\n')
-    fetch(CLIPS[:2], root, address, progress=False)
+    fetch(CLIPS[:2], root, address)
     stored = subprocess.run(["git", "show", f"HEAD:{CLIPS[0].path}"], cwd=altered, capture_output=True, check=True)
     assert (root / CLIPS[0].path).read_bytes() == stored.stdout
     assert not (tmp_path / "spied").exists()
@@ -388,7 +388,7 @@ def test_runs_no_hook_of_the_user(root, corpus, address, tmp_path):
     git(tmp_path / "control", "commit", "--quiet", "--allow-empty", "--message=control")
     assert (tmp_path / "hooked").exists()  # or the rest would show nothing
     (tmp_path / "hooked").unlink()
-    fetch(CLIPS[:2], root, address, progress=False)
+    fetch(CLIPS[:2], root, address)
     check_holds(root, CLIPS[:2], corpus)
     assert not (tmp_path / "hooked").exists()
 
@@ -683,7 +683,7 @@ def test_a_fault_in_any_one_request_is_made_up_for(git_server, corpus, tmp_path,
     for number in itertools.count():
         git_server.faults, git_server.requests = {number: ("reset", "cut", 503)[number % 3]}, 0
         root = tmp_path / str(number) / "AudioMNIST"
-        fetch(CLIPS[:3], root, git_server.address, progress=False)
+        fetch(CLIPS[:3], root, git_server.address)
         check_holds(root, CLIPS[:3], corpus)
         told = capsys.readouterr().err
         if git_server.requests <= number:
@@ -723,7 +723,7 @@ def test_what_came_before_a_lasting_fault_stays_and_the_next_fetch_goes_on(
     assert capfd.readouterr().err.count("(trying again)") == download.ATTEMPTS - 1
     check_holds(root, CLIPS[:4], corpus)
     git_server.faults = {}
-    assert fetch(CLIPS, root, git_server.address, progress=False) == len(CLIPS) - 4
+    assert fetch(CLIPS, root, git_server.address) == len(CLIPS) - 4
     check_holds(root, CLIPS, corpus)
 
 
@@ -779,7 +779,7 @@ def test_names_that_lead_elsewhere_write_nothing_there(root, corpus, address, tm
     tree = store("mktree", given=f"{entries}\n040000 tree {folder}\t{name}\n")
     git(hostile, "update-ref", "HEAD", store_commit(hostile, tree))
     try:
-        fetch(CLIPS[:2], root, hostile.as_uri(), progress=False)
+        fetch(CLIPS[:2], root, hostile.as_uri())
     except DownloadError as error:
         assert "\n" not in str(error) and not root.exists()
     else:

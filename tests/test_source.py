@@ -28,13 +28,13 @@ def test_settings_are_not_made_by_running_text(source):
 
 
 @pytest.mark.parametrize(
-    "what", [r"pl\.Trainer\(", r"inference_mode|torch\.no_grad", r"(EarlyStopping|ModelCheckpoint)\(", r"json\.dump"]
+    "what", [r"pl\.Trainer\(", r"inference_mode|torch\.no_grad", r"EarlyStopping|ModelCheckpoint", r"json\.dump"]
 )
 def test_the_tasks_share_one_trainer_one_extraction_and_one_way_to_write_metrics(source, what):
     assert not places({name: text for name, text in source.items() if name.startswith("task")}, what)
 
 
-@pytest.mark.parametrize("what", [r"pl\.Trainer\(", r"EarlyStopping\(", r"inference_mode\(\)"])
+@pytest.mark.parametrize("what", [r"pl\.Trainer\(", r"\(EarlyStopping\)", r"inference_mode\(\)"])
 def test_what_the_tasks_share_is_there_once(source, what):
     assert len(places(source, what)) == 1
 

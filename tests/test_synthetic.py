@@ -119,7 +119,7 @@ def test_what_does_not_exist_is_refused(clip, tmp_path):
 
 def test_corpus_has_the_layout_and_says_what_it_is(espeak, tmp_path):
     clips = [Clip("01", 0, 0), Clip("01", 9, 49), Clip("60", 3, 7)]
-    synthetic.write_corpus(tmp_path, clips, progress=False)
+    synthetic.write_corpus(tmp_path, clips)
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     sound = {"data/01/0_01_0.wav", "data/01/9_01_49.wav", "data/60/3_60_7.wav"}
     assert written == sound | {"SYNTHETIC.txt", "data/synthetic_meta.txt"}
@@ -140,7 +140,7 @@ def test_corpus_is_continued_and_not_rewritten(espeak, tmp_path):
     kept = tmp_path / "data/02/1_02_3.wav"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"already there")
-    synthetic.write_corpus(tmp_path, [Clip("02", 1, 3), Clip("02", 1, 4)], progress=False)
+    synthetic.write_corpus(tmp_path, [Clip("02", 1, 3), Clip("02", 1, 4)])
     assert kept.read_bytes() == b"already there"
     assert soundfile.info(tmp_path / "data/02/1_02_4.wav").frames > 0
 
@@ -164,7 +164,7 @@ def test_a_full_disk_leaves_no_half_clip(espeak, tmp_path, full_disk):
 
 def test_corpus_with_a_clip_that_does_not_exist_writes_nothing(espeak, tmp_path):
     with pytest.raises(ValueError):
-        synthetic.write_corpus(tmp_path, [Clip("01", 0, 0), Clip("99", 0, 0)], progress=False)
+        synthetic.write_corpus(tmp_path, [Clip("01", 0, 0), Clip("99", 0, 0)])
     assert not list(tmp_path.iterdir())
 
 
