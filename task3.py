@@ -18,8 +18,8 @@ from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.evaluate import embed
 from common.metrics import describe_run, start_output, write_listing
+from common.scatter import draw_embeddings, draw_overview, tsne
 from common.text import model_name
-from common.tsne import draw_embeddings, draw_overview, tsne
 
 
 def main(args: Namespace) -> None:

@@ -31,7 +31,7 @@ _HOME = {
         "modules": "ContrastiveModel DigitClassifier Embedder",
         "plots": "draw_bars draw_confusion draw_det draw_learning_curves",
         "recordings": "as_batches read_recording read_recordings",
-        "tsne": "draw_embeddings draw_overview tsne",
+        "scatter": "draw_embeddings draw_overview tsne",
         "speakers": "Verification equal_error_rate halves split_by_digit verify whiten",
     }.items()
     for name in names.split()

@@ -29,9 +29,9 @@ from common.cli import task_parser
 from common.data import SpokenDigits
 from common.evaluate import Embeddings, embed, linear_probe
 from common.modules import ContrastiveModel, DigitClassifier
+from common.scatter import tsne
 from common.speakers import halves, identify, verify, whiten
 from common.training import fit
-from common.tsne import tsne
 
 EPOCHS = 50  # of task 5
 FORMATS = {"1d": ("1d",), "2d": ("2d",), "concat": ("1d", "2d")}
