@@ -6,7 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from common import plots, tsne
+from common import plots, scatter
 from common.evaluate import accuracy_metrics
 from common.figures import COLORS, DIGIT_COLORS, is_own_picture, new_figure, save
 from common.speakers import Verification, equal_error_rate
@@ -22,7 +22,7 @@ HISTORY = [
 def drawn(monkeypatch) -> list:
     """The figures that are drawn, which are still written."""
     figures = []
-    for module in (plots, tsne):
+    for module in (plots, scatter):
         monkeypatch.setattr(module, "save", lambda figure, path: (save(figure, path), figures.append(figure)))
     return figures
 
@@ -34,7 +34,7 @@ def layout(clips: int) -> np.ndarray:
 @pytest.mark.filterwarnings("error")
 def test_names_are_shown_as_they_are(tmp_path, drawn):
     labels = np.arange(3 * len(NAMES)) % len(NAMES)
-    tsne.draw_embeddings(tmp_path / "plot.png", layout(len(labels)), labels, NAMES, "speaker", "$^$", "of $^$ clips")
+    scatter.draw_embeddings(tmp_path / "plot.png", layout(len(labels)), labels, NAMES, "speaker", "$^$", "of $^$ clips")
     shown = [text.get_text().strip() for text in drawn[0].axes[0].get_legend().get_texts()]
     assert shown == ["$x^$", "_b", "\\frac{", "line end", "?", "?[1m", "…" + "a" * 16 + "1", "%s", "01"]
 
@@ -42,7 +42,7 @@ def test_names_are_shown_as_they_are(tmp_path, drawn):
 @pytest.mark.parametrize("speakers", [3, 20, 56])
 def test_each_speaker_has_a_style_of_its_own_and_a_place_in_the_legend(tmp_path, drawn, speakers):
     names = [f"{number:02d}" for number in range(speakers)]
-    tsne.draw_embeddings(tmp_path / "plot.png", layout(4 * speakers), np.arange(4 * speakers) % speakers, names, *"...")
+    scatter.draw_embeddings(tmp_path / "plot.png", layout(4 * speakers), np.arange(4 * speakers) % speakers, names, *"...")
     axes = drawn[0].axes[0]
     styles = {(part.get_facecolor().tobytes(), part.get_paths()[0].vertices.tobytes()) for part in axes.collections}
     assert len(styles) == speakers
@@ -53,8 +53,8 @@ def test_each_speaker_has_a_style_of_its_own_and_a_place_in_the_legend(tmp_path,
 
 def test_both_colorings_have_the_points_in_the_same_places(tmp_path, drawn):
     places, ones = layout(40), np.ones(40, int)
-    tsne.draw_embeddings(tmp_path / "a.png", places, np.arange(40) % 10, "0123456789", "digit", "by digit", "")
-    tsne.draw_embeddings(tmp_path / "b.png", places, ones, ["x", "a long name of a speaker"], "speaker", "by", "")
+    scatter.draw_embeddings(tmp_path / "a.png", places, np.arange(40) % 10, "0123456789", "digit", "by digit", "")
+    scatter.draw_embeddings(tmp_path / "b.png", places, ones, ["x", "a long name of a speaker"], "speaker", "by", "")
     first, second = (figure.axes[0] for figure in drawn)
     pixels = [axes.transData.transform(places) for axes in (first, second)]
     assert np.array_equal(*pixels) and drawn[0].bbox.size.tolist() == drawn[1].bbox.size.tolist()
@@ -65,7 +65,7 @@ def test_both_colorings_have_the_points_in_the_same_places(tmp_path, drawn):
 def test_a_digit_has_its_colour_whatever_others_there_are(tmp_path, drawn):
     for digits in ([0, 1, 9], [9]):
         labels = np.array(digits * 4)
-        tsne.draw_embeddings(tmp_path / "a.png", layout(len(labels)), labels, "0123456789", "digit", "", "")
+        scatter.draw_embeddings(tmp_path / "a.png", layout(len(labels)), labels, "0123456789", "digit", "", "")
     first, second = (figure.axes[0].collections[-1].get_facecolor() for figure in drawn)
     assert np.array_equal(first, second)
 
