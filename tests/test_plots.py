@@ -42,7 +42,9 @@ def test_names_are_shown_as_they_are(tmp_path, drawn):
 @pytest.mark.parametrize("speakers", [3, 20, 56])
 def test_each_speaker_has_a_style_of_its_own_and_a_place_in_the_legend(tmp_path, drawn, speakers):
     names = [f"{number:02d}" for number in range(speakers)]
-    scatter.draw_embeddings(tmp_path / "plot.png", layout(4 * speakers), np.arange(4 * speakers) % speakers, names, *"...")
+    scatter.draw_embeddings(
+        tmp_path / "plot.png", layout(4 * speakers), np.arange(4 * speakers) % speakers, names, *"..."
+    )
     axes = drawn[0].axes[0]
     styles = {(part.get_facecolor().tobytes(), part.get_paths()[0].vertices.tobytes()) for part in axes.collections}
     assert len(styles) == speakers
