@@ -39,6 +39,8 @@ class SeedEpochs(Callback):
 
 
 class StoreRun(Callback):
+    """Tells in each checkpoint which model it is, of which run, and whether its training has ended."""
+
     def __init__(self, name: str, run: dict) -> None:
         self.name, self.run = name, run
 

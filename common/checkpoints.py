@@ -88,7 +88,6 @@ def load_encoders(path: Path) -> tuple[ContrastiveModel, Spread]:
 
 
 @rank_zero_only
-@rank_zero_only
 def store_spread(path: Path, train: Embeddings) -> None:
     """Add to task 2's checkpoint how its training clips' embeddings spread.
 
@@ -99,6 +98,15 @@ def store_spread(path: Path, train: Embeddings) -> None:
     """
     checkpoint = _read(path)
     checkpoint["spread"] = [torch.from_numpy(part).float() for part in spread_of(train.z["concat"])]
+    save_checkpoint(checkpoint, path)
+
+
+def save_checkpoint(checkpoint: dict, path: Path) -> None:
+    """Write a checkpoint whole or not at all, so that whenever a run ends the earlier one can be read.
+
+    Raises:
+        UserError: the disk is full.
+    """
     content = io.BytesIO()
     torch.save(checkpoint, content)
     write_atomically(path, content.getvalue())

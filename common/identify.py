@@ -41,26 +41,9 @@ from common.speakers import Verification, equal_error_rate, unit_length, whiten_
 # other where there are few, and this is near both.
 SOFTNESS = 0.2
 # Some of which libsndfile cannot read: that is then said, as of any recording.
-SUFFIXES = tuple(
-    f".{kind}"
-    for kind in [
-        "wav",
-        "flac",
-        "ogg",
-        "oga",
-        "opus",
-        "mp3",
-        "aif",
-        "aiff",
-        "au",
-        "caf",
-        "w64",
-        "m4a",
-        "aac",
-        "wma",
-        "amr",
-        "webm",
-    ]
+SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"),
+    *(".m4a", ".aac", ".wma", ".amr", ".webm"),
 )
 
 

@@ -1,8 +1,6 @@
 """The results of the five tasks: ``python -m common.report`` in the folder that holds their outputs.
 
-Prints a table and writes report.html.
-
-``run_all.sh`` ends with it and passes the seconds that each task took.
+Prints a table and writes report.html. ``run_all.sh`` ends with it and passes the seconds that each task took.
 """
 
 import sys

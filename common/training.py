@@ -1,6 +1,5 @@
 """Train and keep the best weights: the one place that makes a Lightning Trainer."""
 
-import io
 import logging
 import warnings
 from argparse import Namespace
@@ -14,11 +13,11 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from common.callbacks import History, PatienceFromHalfTime, Progress, SeedEpochs, StopAtNaN, StoreRun
+from common.checkpoints import save_checkpoint
 from common.data import SpokenDigits
 from common.errors import UserError
 from common.metrics import refuse_other_run
 from common.progress import say
-from common.text import write_atomically
 
 PATIENCE = 10  # epochs without a lower validation loss
 
@@ -121,12 +120,10 @@ def _read_last(path: Path, run: dict) -> dict:
 
 
 class _WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that whenever a run ends the earlier one is whole."""
+    """Lightning's checkpoints, never half-written."""
 
     def save_checkpoint(self, checkpoint: dict, path: str, storage_options: object = None) -> None:
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        write_atomically(Path(path), content.getvalue())
+        save_checkpoint(checkpoint, Path(path))
 
 
 def _quieten_lightning() -> None:
