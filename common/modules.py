@@ -4,6 +4,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from common.augmentation import random_channel, random_masks, random_rates, random_shifts, warp
 from common.data import Batch
@@ -61,13 +62,34 @@ class Embedder(nn.Module):
 
 
 class _Trained(pl.LightningModule):
-    """A module whose ``_step`` computes the loss of a batch and logs it under ``{stage}_loss``."""
+    """A module whose ``_measure`` gives the loss of a batch and, where there are labels, the accuracy ("acc").
+
+    Their means over the clips of an epoch are logged as ``train_loss``, ``val_loss``, ``train_acc`` and ``val_acc``.
+    """
+
+    def __init__(self, measures: tuple[str, ...]) -> None:
+        super().__init__()
+        names = [f"{stage}_{measure}" for stage in ("train", "val") for measure in measures]
+        # "disable": a loss that is no number must not be left out of the mean.
+        self.means = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, _: int) -> None:
         self._step(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        # Once an epoch, after its training too: what Lightning does to log a step takes longer than to train a head.
+        for name, mean in self.means.items():
+            self.log(name, mean.compute())
+            mean.reset()
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        measured = self._measure(batch)
+        for measure, value in measured.items():
+            self.means[f"{stage}_{measure}"].update(value.detach(), len(batch.digit))
+        return measured["loss"]
 
 
 class DigitClassifier(_Trained):
@@ -92,7 +114,7 @@ class DigitClassifier(_Trained):
         frozen: bool = False,
         augment: str = "both",
     ) -> None:
-        super().__init__()
+        super().__init__(("loss", "acc"))
         self.save_hyperparameters({"formats": list(formats), "frozen": frozen, "augment": augment})
         self.formats, self.frozen = tuple(formats), frozen
         self.lr, self.encoder_lr = lr, encoder_lr or lr
@@ -115,13 +137,12 @@ class DigitClassifier(_Trained):
             return self.head(inputs)
         return self.head(torch.cat(list(self.embedder(inputs).values()), dim=1))
 
-    def _step(self, batch: Batch, stage: str) -> Tensor:
+    def _measure(self, batch: Batch) -> dict[str, Tensor]:
         logits = self(batch.inputs)
-        loss = F.cross_entropy(logits, batch.digit, label_smoothing=LABEL_SMOOTHING)
-        accuracy = (logits.argmax(dim=1) == batch.digit).float().mean()
-        metrics = {f"{stage}_loss": loss, f"{stage}_acc": accuracy}
-        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(logits), sync_dist=True)
-        return loss
+        return {
+            "loss": F.cross_entropy(logits, batch.digit, label_smoothing=LABEL_SMOOTHING),
+            "acc": (logits.argmax(dim=1) == batch.digit).float().mean(),
+        }
 
     def configure_optimizers(self) -> dict:
         groups = [{"params": self.head.parameters(), "lr": self.lr}]
@@ -138,18 +159,16 @@ class ContrastiveModel(_Trained):
     """
 
     def __init__(self, lr: float = 3e-3, augment: str = "both") -> None:
-        super().__init__()
+        super().__init__(("loss",))
         self.save_hyperparameters({"augment": augment})
         self.lr = lr
         self.embedder = Embedder(("1d", "2d"), augment)
         self.projections = nn.ModuleDict({name: projection_head() for name in self.embedder.encoders})
 
-    def _step(self, batch: Batch, stage: str) -> Tensor:
+    def _measure(self, batch: Batch) -> dict[str, Tensor]:
         embeddings = self.embedder(batch.inputs)
         projected = {name: gather(self.projections[name](z)) for name, z in embeddings.items()}  # [B, 64]
-        loss = info_nce(projected["1d"], projected["2d"], TEMPERATURE)
-        self.log(f"{stage}_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.digit), sync_dist=True)
-        return loss
+        return {"loss": info_nce(projected["1d"], projected["2d"], TEMPERATURE)}
 
     def configure_optimizers(self) -> dict:
         return one_cycle(self, [{"params": self.parameters(), "lr": self.lr}])
@@ -167,7 +186,7 @@ def projection_head(out_dim: int = 64) -> nn.Sequential:
 
 def one_cycle(module: pl.LightningModule, groups: list[dict]) -> dict:
     """AdamW with a learning rate that rises to each group's ``lr`` and falls to nothing (arXiv:1708.07120)."""
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
     # Not Trainer.estimated_stepping_batches: that makes the workers read before a resumed run knows its epoch.
     steps = len(module.trainer.datamodule.train_dataloader()) * module.trainer.max_epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -34,8 +34,7 @@ MODELS = {
 def bare_epoch(model: pl.LightningModule, batches: dict[str, list]) -> float:
     """Seconds of the second of two epochs of nothing but arithmetic."""
     model.to(batches["train"][0].inputs.device).train()
-    model.log = model.log_dict = lambda *_, **__: None
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, fused=True)
     for _ in range(2):
         started = time.perf_counter()
         for batch in batches["train"]:
