@@ -44,6 +44,7 @@ for task in 1 2 3 4 5; do
         exit $code
     fi
     seconds+=($((SECONDS - started)))
+    rm -f report.html  # of an earlier run, whose results are being replaced
     # The first task settles which corpus there is: a network that comes and goes must not change it half-way.
     if [ $task = 1 ] && grep -q '"corpus": "synthetic' task1_supervised/metrics.json && [[ " ${flags[*]} " != *" --data"* ]]; then
         flags+=(--dataset synthetic)

@@ -77,11 +77,13 @@ class History(Callback):
     """What was measured after each epoch: ``epochs``, and a CSV file with a line for each.
 
     Each is a dict of train_loss, val_loss, where there are labels also train_acc and val_acc, lr (of the last step),
-    epoch (from 1) and seconds. It is a part of the checkpoints, so that a resumed run's is whole.
+    epoch (from 1) and seconds. It is a part of the checkpoints, so that a resumed run's is whole. ``started`` is when
+    the epoch began, None before the first.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.epochs = path, []
+        self.started: float | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.started = time.monotonic()

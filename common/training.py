@@ -89,20 +89,23 @@ def fit(
             trainer = make_trainer(args, checkpoint_dir, name, run)
         except (MisconfigurationException, ValueError) as error:  # such as a GPU that is not there
             raise UserError(f"Lightning refuses the hardware flags: {' '.join(str(error).split())}") from error
+        record = next(callback for callback in trainer.callbacks if isinstance(callback, History))
         try:
             trainer.fit(module, data, ckpt_path=last if earlier else None, weights_only=True)
         except SystemExit as error:
             if trainer.interrupted:  # Lightning makes an exit of Ctrl-C
                 raise KeyboardInterrupt from error
             raise
-        except RuntimeError as error:
-            if trainer.world_size == 1:
+        except Exception as error:
+            if earlier and record.started is None:  # what is amiss in it depends on which part Lightning restores
+                raise UserError(f"--resume: {last} cannot be continued; start anew without --resume") from error
+            if trainer.world_size == 1 or not isinstance(error, RuntimeError):
                 raise
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"{name}: one of {trainer.world_size} processes failed, which ended all ({reason})"
             ) from error
-        history = next(callback for callback in trainer.callbacks if isinstance(callback, History)).epochs
+        history = record.epochs
     best = torch.load(checkpoint_dir / "best.ckpt", weights_only=True)
     module.load_state_dict(best["state_dict"])
     return history
@@ -113,6 +116,9 @@ def _read_last(path: Path, run: dict) -> dict:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         found = {key: checkpoint[key] for key in ("run", "finished", "epoch")}
         found["history"] = checkpoint["callbacks"]["History"]["epochs"]
+        # Lightning would go on without these, as if the training were new.
+        [_], [schedule] = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
+        schedule["last_epoch"], checkpoint["loops"]["fit_loop"]
     except Exception as error:  # a file that is not a checkpoint fails in as many ways as there are files
         raise UserError(f"--resume: {path} cannot be read; start anew without --resume") from error
     refuse_other_run(path, found["run"], run)

@@ -262,7 +262,7 @@ download.fetch(clips, Path({str(root)!r}), {address!r})
     return subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=True)
 
 
-def wait_for(condition, seconds: float = 20) -> None:
+def wait_for(condition, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -463,7 +463,7 @@ def test_gives_up_on_a_server_that_never_answers(root, monkeypatch):
         port = server.getsockname()[1]
         started = time.monotonic()
         message = error_of(CLIPS[:1], root, f"http://127.0.0.1:{port}/AudioMNIST")
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 60
         assert "no answer within 1 seconds" in message
         check_closed(server.accept()[0])
     assert not root.exists()
@@ -473,11 +473,11 @@ def test_an_interrupt_stops_git_as_well(root):
     # A shell that runs the tests in the background may have told its children to ignore interrupts.
     heed = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.stderr.close()"
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(20)
+        server.settimeout(120)
         process = start_fetch(root, f"http://127.0.0.1:{server.getsockname()[1]}/AudioMNIST", heed)
         connection = server.accept()[0]
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) != 0
+        assert process.wait(timeout=60) != 0
         check_closed(connection)
     assert temporary_clones(root) == []
 
@@ -665,14 +665,13 @@ class GitOverHttp(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def git_server(corpus, address, monkeypatch):
+def git_server(corpus, address):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), GitOverHttp)
     repository = Path(address.removeprefix("file://"))
     server.folder, server.faults, server.requests, server.over = str(repository.parent), {}, 0, threading.Event()
     server.address = f"http://127.0.0.1:{server.server_port}/{repository.name}"
     server.handle_error = lambda *_: None  # it is told here whenever git has gone
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    monkeypatch.setitem(download.GIT_SETTINGS, "http.lowSpeedTime", "1")
     yield server
     server.over.set()
     server.shutdown()
@@ -714,6 +713,8 @@ def test_what_came_before_a_lasting_fault_stays_and_the_next_fetch_goes_on(
     def then_fail(*arguments):
         move_in(*arguments)
         git_server.faults = {None: fault}
+        # Not before: a busy machine may need seconds for what is no fault.
+        patch.setitem(download.GIT_SETTINGS, "http.lowSpeedTime", "1")
 
     with monkeypatch.context() as patch:
         patch.setattr(download, "_move_in", then_fail)

@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ def test_a_command_of_the_readme_is_taken(command, repository, monkeypatch):
     if script.endswith(".py"):
         runpy.run_path(str(repository / script), run_name="__main__")
     else:
+        monkeypatch.delitem(sys.modules, script, raising=False)  # as in a new process
         runpy.run_module(script, run_name="__main__")
     parsers[0].parse_args(flags)
 

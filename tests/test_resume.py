@@ -154,6 +154,23 @@ def test_a_broken_last_checkpoint_is_one_line(train, content):
         train("model", resume=True)
 
 
+@pytest.mark.parametrize("part", ["state_dict", "optimizer_states", "lr_schedulers", "loops"])
+@pytest.mark.parametrize("content", ["absent", {"fit_loop": 1}, [{"a": torch.ones(2)}]])
+def test_a_last_checkpoint_that_was_tampered_with_is_one_line_and_stays(train, part, content):
+    with pytest.raises(Killed):
+        train("model", kill_in_epoch=1)
+    last = Path("model/model/last.ckpt")
+    state = torch.load(last, weights_only=True)
+    state[part] = content
+    if content == "absent":
+        del state[part]
+    torch.save(state, last)
+    before = last.read_bytes()
+    with pytest.raises(UserError, match=r"--resume: .*last\.ckpt cannot be"):
+        train("model", resume=True)
+    assert last.read_bytes() == before
+
+
 def test_a_full_disk_leaves_the_last_epoch_to_go_on_from(train, full_disk):
     whole = train("whole")
     with pytest.raises(Killed):

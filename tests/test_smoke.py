@@ -343,8 +343,10 @@ def test_run_all_runs_the_five_tasks_in_order_with_all_flags(stand_ins, tmp_path
 def test_run_all_ends_with_the_code_of_the_failing_task(stand_ins, tmp_path, shell):
     work = tmp_path / "work"
     (work / "fail").touch()
+    (work / "report.html").touch()  # of an earlier run
     answer = run_all(stand_ins / "run_all.sh", "0.5", "3", folder=work, environment=shell)
     assert answer.returncode == 7 and "task4.py failed" in answer.stderr and "report" not in answer.stdout
+    assert not (work / "report.html").exists()
     assert [line[0] for line in (work / "log").read_text().splitlines()] == ["1", "2", "3", "4"]
 
 
