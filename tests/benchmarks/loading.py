@@ -9,7 +9,8 @@ Ours reads the cache, and makes log-mels of whole batches.
 
 cache    building it, against the same cores doing nothing but decode and resample
 loading  clips/s that reach the encoder, augmentation off
-epoch    training and validation of task 1 by the same Trainer and encoder; ours augments, the other does not
+epoch    training and validation of task 1 by the same Trainer; ours augments, the other does not. First with our
+         encoder on both sides, then the other one with the encoder of the original design, see original.py
 
 The files lie in the system's page cache: a slow disk would add to every epoch of the other pipeline.
 """
@@ -32,9 +33,10 @@ import soundfile
 import torch
 import torch.nn.functional as F
 import torchaudio
+from original import ENCODERS, ORIGINAL_DIM
 from scipy.signal import resample_poly
 from timing import interleave, ratio, repeatedly, show, timed
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -112,6 +114,18 @@ class ReadyMade(DigitClassifier):
         return self.head(self.embedder.encoders[self.formats[0]](inputs))
 
 
+class Original(DigitClassifier):
+    """The classifier with the encoder of the original design, on inputs that are ready for it."""
+
+    def __init__(self, formats: tuple[str], lr: float) -> None:
+        super().__init__(formats, lr)
+        _, encoder = ENCODERS[formats[0]]
+        self.embedder, self.head = nn.Identity(), nn.Sequential(encoder(), nn.Linear(ORIGINAL_DIM, 10))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(inputs)
+
+
 # --- what is compared
 
 
@@ -184,15 +198,15 @@ def _read(loader: DataLoader, features: Callable[[Tensor], Tensor]) -> float:
 
 def compare_epochs(data: dict[int, SpokenDigits], folder: Path, repeats: int) -> None:
     rows = [["", "other, s", *(f"ours, {n} workers, s" for n in data), "faster (range)"]]
-    for name, seconds in CONFIGURATIONS:
-        work = {"other": functools.partial(_epoch, ReadyMade, PerClipData(data[0], name, seconds), data[0].args, name)}
+    cases = [(*case, ReadyMade) for case in CONFIGURATIONS] + [(name, 3, Original) for name in ENCODERS]
+    for name, seconds, model in cases:
+        what = f"{name}, other {seconds} s{', original encoder' if model is Original else ''}"
+        work = {"other": functools.partial(_epoch, model, PerClipData(data[0], name, seconds), data[0].args, name)}
         for workers, own in data.items():
             work[f"ours {workers}"] = functools.partial(_epoch, DigitClassifier, own, own.args, name)
-        times = interleave(
-            f"epoch {name} {seconds} s", {k: functools.partial(w, folder) for k, w in work.items()}, repeats
-        )
+        times = interleave(f"epoch {what}", {k: functools.partial(w, folder) for k, w in work.items()}, repeats)
         medians = [f"{statistics.median(t):.2f}" for t in times.values()]
-        rows.append([f"{name}, other {seconds} s", *medians, ratio(times["other"], times["ours 0"])])
+        rows.append([what, *medians, ratio(times["other"], times["ours 0"])])
     clips = ", ".join(f"{len(getattr(data[0].split, key))} {key}" for key in ("train", "val"))
     show(f"An epoch of task 1, {clips} clips (faster: with 0 workers)", rows)
 
