@@ -186,7 +186,7 @@ def projection_head(out_dim: int = 64) -> nn.Sequential:
 
 def one_cycle(module: pl.LightningModule, groups: list[dict]) -> dict:
     """AdamW with a learning rate that rises to each group's ``lr`` and falls to nothing (arXiv:1708.07120)."""
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     # Not Trainer.estimated_stepping_batches: that makes the workers read before a resumed run knows its epoch.
     steps = len(module.trainer.datamodule.train_dataloader()) * module.trainer.max_epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(
