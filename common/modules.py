@@ -4,7 +4,6 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from common.augmentation import random_channel, random_masks, random_rates, random_shifts, warp
 from common.data import Batch
@@ -67,11 +66,9 @@ class _Trained(pl.LightningModule):
     Their means over the clips of an epoch are logged as ``train_loss``, ``val_loss``, ``train_acc`` and ``val_acc``.
     """
 
-    def __init__(self, measures: tuple[str, ...]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        names = [f"{stage}_{measure}" for stage in ("train", "val") for measure in measures]
-        # "disable": a loss that is no number must not be left out of the mean.
-        self.means = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
+        self.sums: dict[str, Tensor] = {}  # by logged name, in the present epoch: [sum over clips, clips]
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         return self._step(batch, "train")
@@ -81,14 +78,16 @@ class _Trained(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         # Once an epoch, after its training too: what Lightning does to log a step takes longer than to train a head.
-        for name, mean in self.means.items():
-            self.log(name, mean.compute())
-            mean.reset()
+        for name, sums in self.sums.items():
+            total, clips = self.all_gather(sums).reshape(-1, 2).sum(dim=0)  # of all processes
+            self.log(name, total / clips)
+        self.sums.clear()
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
-        measured = self._measure(batch)
+        measured, clips = self._measure(batch), len(batch.digit)
         for measure, value in measured.items():
-            self.means[f"{stage}_{measure}"].update(value.detach(), len(batch.digit))
+            name, mean = f"{stage}_{measure}", value.detach()
+            self.sums[name] = self.sums.get(name, 0) + torch.stack([mean * clips, torch.full_like(mean, clips)])
         return measured["loss"]
 
 
@@ -114,7 +113,7 @@ class DigitClassifier(_Trained):
         frozen: bool = False,
         augment: str = "both",
     ) -> None:
-        super().__init__(("loss", "acc"))
+        super().__init__()
         self.save_hyperparameters({"formats": list(formats), "frozen": frozen, "augment": augment})
         self.formats, self.frozen = tuple(formats), frozen
         self.lr, self.encoder_lr = lr, encoder_lr or lr
@@ -159,7 +158,7 @@ class ContrastiveModel(_Trained):
     """
 
     def __init__(self, lr: float = 3e-3, augment: str = "both") -> None:
-        super().__init__(("loss",))
+        super().__init__()
         self.save_hyperparameters({"augment": augment})
         self.lr = lr
         self.embedder = Embedder(("1d", "2d"), augment)

@@ -1,5 +1,6 @@
 """The one place that trains: as many epochs as asked for, the best of them kept, and nobody else's weights moved."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from common.data import SpokenDigits
 from common.evaluate import predict_digits, score_digits
-from common.modules import ContrastiveModel, DigitClassifier
+from common.modules import LABEL_SMOOTHING, ContrastiveModel, DigitClassifier
 from common.progress import set_quiet
 from common.training import PATIENCE, fit
 
@@ -154,6 +155,20 @@ def test_scores_are_those_of_the_clips_counted_one_by_one(tones, tmp_path, make_
         assert scores[f"{name}_clips"] == len(digits) == clips
         assert scores[f"{name}_acc"] == (logits.argmax(dim=1) == digits).sum().item() / clips
     assert scores["test_loss"] == pytest.approx(nn.functional.cross_entropy(logits, digits).item(), abs=1e-4)
+
+
+def test_an_epochs_means_count_each_clip_once_also_in_a_small_last_batch(tones, tmp_path, make_args):
+    torch.manual_seed(0)
+    model, data = DigitClassifier(("2d",), lr=1e-2), copy.copy(tones)
+    data.args = make_args(batch_size=3)  # of 8 validation clips
+    (epoch,) = fit(model, data, make_args(epochs=1), tmp_path, "test", {})
+    (batch,) = tones.loader("val")
+    assert len(batch.digit) == 8
+    with torch.no_grad():
+        logits = model.cpu().eval()(batch.inputs)
+    loss = nn.functional.cross_entropy(logits, batch.digit, label_smoothing=LABEL_SMOOTHING)
+    assert epoch["val_loss"] == pytest.approx(loss.item(), abs=1e-4)
+    assert epoch["val_acc"] == pytest.approx((logits.argmax(dim=1) == batch.digit).float().mean().item())
 
 
 def test_an_epoch_draws_the_same_whatever_was_drawn_before_and_each_epoch_anew(tones, tmp_path, make_args):
