@@ -78,9 +78,8 @@ class _Trained(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         # Once an epoch, after its training too: what Lightning does to log a step takes longer than to train a head.
-        for name, sums in self.sums.items():
-            total, clips = self.all_gather(sums).reshape(-1, 2).sum(dim=0)  # of all processes
-            self.log(name, total / clips)
+        for name, (total, clips) in self.sums.items():
+            self.log(name, total / clips, batch_size=int(clips), sync_dist=True)
         self.sums.clear()
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
