@@ -245,9 +245,9 @@ def wait_for(process: subprocess.Popen, text: str) -> None:
 
 
 def test_ctrl_c_says_how_to_go_on_and_a_second_run_in_the_folder_is_refused(start, tmp_path):
-    first = start("--epochs", "500")
+    first = start("--epochs", "20000")
     wait_for(first, "supervised 1d  epoch 2/")
-    second = start("--epochs", "500")
+    second = start("--epochs", "20000")
     told = second.communicate(timeout=120)
     assert second.returncode == 1 and told[1].count("\n") == told[1].count("clips") + 1
     assert "another run is writing there" in told[1]
@@ -264,7 +264,7 @@ def test_ctrl_c_says_how_to_go_on_and_a_second_run_in_the_folder_is_refused(star
 
 
 def test_a_killed_run_leaves_no_lock_and_resumes_to_equal_metrics(start, tmp_path):
-    flags = ("--epochs", "4")
+    flags = ("--epochs", "30")  # it must not be over before it is killed
     process = start(*flags)
     wait_for(process, "supervised 2d  epoch 2/")
     process.kill()
