@@ -13,13 +13,13 @@ and a few clips to listen to in the report.
 
 from argparse import Namespace
 
-from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.evaluate import predict_digits, score_digits, score_in_noise
-from common.examples import write_examples
-from common.metrics import describe_run, start_output, write_metrics
 from common.modules import DigitClassifier
-from common.plots import draw_digit_training
+from common.plots.results import draw_digit_training
+from common.report.examples import write_examples
+from common.run.cli import run, task_parser
+from common.run.output import describe_run, start_output, write_metrics
 from common.training import fit
 
 

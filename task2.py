@@ -16,12 +16,12 @@ from argparse import Namespace
 
 from common.augmentation import KINDS
 from common.checkpoints import store_spread
-from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.evaluate import Embeddings, embed, linear_probe
-from common.metrics import describe_run, start_output, write_metrics
 from common.modules import ContrastiveModel, Embedder
-from common.plots import draw_bars, draw_learning_curves
+from common.plots.results import draw_bars, draw_learning_curves
+from common.run.cli import run, task_parser
+from common.run.output import describe_run, start_output, write_metrics
 from common.training import fit
 
 

@@ -14,12 +14,12 @@ overview.png, and metrics.txt, their list.
 from argparse import Namespace
 
 from common.checkpoints import load_contrastive, load_supervised
-from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.evaluate import embed
-from common.metrics import describe_run, start_output, write_listing
-from common.scatter import draw_embeddings, draw_overview, tsne
-from common.text import model_name
+from common.plots.scatter import draw_embeddings, draw_overview, tsne
+from common.run.cli import run, task_parser
+from common.run.console import model_name
+from common.run.output import describe_run, start_output, write_listing
 
 
 def main(args: Namespace) -> None:

@@ -15,13 +15,13 @@ trade-off.
 from argparse import Namespace
 
 from common.checkpoints import load_contrastive
-from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.evaluate import embed
-from common.metrics import describe_run, start_output, write_metrics
-from common.plots import draw_confusion, draw_det
+from common.plots.results import draw_confusion, draw_det
+from common.run.cli import run, task_parser
+from common.run.console import model_name
+from common.run.output import describe_run, start_output, write_metrics
 from common.speakers import halves, identify, split_by_digit, verify, whiten
-from common.text import model_name
 
 
 def main(args: Namespace) -> None:

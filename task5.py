@@ -15,12 +15,12 @@ metrics.json and metrics.txt.
 from argparse import Namespace
 
 from common.checkpoints import load_contrastive
-from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.evaluate import embed, predict_digits, score_digits
-from common.metrics import describe_run, start_output, write_metrics
 from common.modules import DigitClassifier
-from common.plots import draw_digit_training
+from common.plots.results import draw_digit_training
+from common.run.cli import run, task_parser
+from common.run.output import describe_run, start_output, write_metrics
 from common.training import fit
 
 FORMATS = {"1d": ("1d",), "2d": ("2d",), "concat": ("1d", "2d")}

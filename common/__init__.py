@@ -8,8 +8,7 @@
     print(linear_probe("concat", train_set, val_set, test_set)["test_acc"])
 
 `help()` of each name gives shapes, units, errors and sources. A module is imported when one of its names is first used:
-PyTorch and Lightning take seconds. `common.speakers.identify` is to be had there only, since `common.identify` is a
-command.
+PyTorch and Lightning take seconds.
 """
 
 import importlib
@@ -19,20 +18,20 @@ _HOME = {
     for module, names in {
         "api": "train load",
         "augmentation": "random_channel random_masks random_rates random_shifts warp",
-        "cache": "SAMPLE_RATE standardise",
-        "cli": "settings",
-        "corpus": "Clip Corpus Split open_folder split_clips",
+        "audio": "LogMel SAMPLE_RATE to_float",
+        "run.cli": "settings",
+        "corpus.cache": "standardise",
+        "corpus.clips": "Clip Corpus Split open_folder split_clips",
         "data": "Batch Examples SpokenDigits",
         "encoders": "EMBEDDING_DIM Encoder1D Encoder2D",
-        "errors": "UserError",
+        "run.console": "UserError",
         "evaluate": "Embeddings embed linear_probe outputs predict_digits score_digits score_in_noise wilson_interval",
-        "features": "LogMel to_float",
         "losses": "info_nce",
         "modules": "ContrastiveModel DigitClassifier Embedder",
-        "plots": "draw_bars draw_confusion draw_det draw_learning_curves",
-        "recordings": "as_batches read_recording read_recordings",
-        "scatter": "draw_embeddings draw_overview tsne",
-        "speakers": "Verification equal_error_rate halves split_by_digit verify whiten",
+        "plots.results": "draw_bars draw_confusion draw_det draw_learning_curves",
+        "voice.recordings": "as_batches read_recording read_recordings",
+        "plots.scatter": "draw_embeddings draw_overview tsne",
+        "speakers": "Verification equal_error_rate halves identify split_by_digit verify whiten",
     }.items()
     for name in names.split()
 }

@@ -7,8 +7,8 @@ from typing import TypeVar
 from common.checkpoints import load_any, store_spread
 from common.data import SpokenDigits
 from common.evaluate import embed
-from common.metrics import describe_run
 from common.modules import ContrastiveModel, DigitClassifier
+from common.run.output import describe_run
 from common.training import fit
 
 Model = TypeVar("Model", DigitClassifier, ContrastiveModel)
@@ -18,7 +18,7 @@ def train(model: Model, data: SpokenDigits, folder: str | Path, epochs: int = 50
     """Train a model and give it back with the weights of its best epoch, that of the lowest validation loss.
 
     ``folder/best.ckpt`` holds them too, and is what task 1 or task 2 would have left: the other tasks,
-    `python -m common.predict` and `python -m common.identify` take it.
+    `python -m common.voice.predict` and `python -m common.voice.identify` take it.
 
     Args:
         epochs: at most so many; early stopping as in the tasks.

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from common.cache import SAMPLE_RATE
+from common.audio import SAMPLE_RATE
 
 KINDS = ("none", "waveform", "spectrogram", "both")
 

@@ -10,9 +10,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
-from common.errors import UserError
-from common.progress import progress_bar, say, set_quiet
-from common.text import write_atomically
+from common.run.console import UserError, progress_bar, say, set_quiet
+from common.run.files import write_atomically
 
 
 class PatienceFromHalfTime(EarlyStopping):

@@ -15,11 +15,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from common.data import SpokenDigits
 from common.encoders import EMBEDDING_DIM
-from common.errors import UserError, printable
 from common.evaluate import Embeddings
 from common.modules import ContrastiveModel, DigitClassifier
+from common.run.console import UserError, printable
+from common.run.files import write_atomically
 from common.speakers import Spread, spread_of
-from common.text import write_atomically
 
 MAX_BYTES = 64_000_000  # unpacked; twenty times what the tasks write
 
@@ -91,7 +91,7 @@ def load_encoders(path: Path) -> tuple[ContrastiveModel, Spread]:
 def store_spread(path: Path, train: Embeddings) -> None:
     """Add to task 2's checkpoint how its training clips' embeddings spread.
 
-    ``common.identify`` whitens by it, and has no training clips.
+    ``common.voice.identify`` whitens by it, and has no training clips.
 
     Raises:
         UserError: the disk is full.

@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
-from common import download, synthetic
-from common.cache import open_cache, open_clip
-from common.cli import Parser, a_folder, add_data_flags, run, settings
-from common.corpus import (
+from common.corpus import download, synthetic
+from common.corpus.cache import open_cache, open_clip
+from common.corpus.clips import (
     SYNTHETIC_NAME,
     Corpus,
     Split,
@@ -33,9 +32,8 @@ from common.corpus import (
     split_clips,
     stratified_sample,
 )
-from common.errors import UserError, printable, shortened
-from common.progress import set_quiet
-from common.text import align
+from common.run.cli import Parser, a_folder, add_data_flags, run, settings
+from common.run.console import UserError, align, printable, set_quiet, shortened
 
 AUDIOMNIST_DIR = Path("data/AudioMNIST")
 CACHE_DIR = Path("data/cache")

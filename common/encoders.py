@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.cache import SAMPLE_RATE
-from common.features import POWER_FLOOR, unit_power
+from common.audio import POWER_FLOOR, SAMPLE_RATE, unit_power
 
 EMBEDDING_DIM = 128
 
@@ -46,7 +45,7 @@ class Encoder2D(nn.Module):
     """Log-mel encoder: filters over all 64 bands and 3 frames, then a dilated convolution over time.
 
     Shape:
-        log_mel: [B, 64, T] or [B, 1, 64, T], see common.features.LogMel. Returns [B, 128].
+        log_mel: [B, 64, T] or [B, 1, 64, T], see common.audio.LogMel. Returns [B, 128].
     """
 
     def __init__(self) -> None:

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.audio import LogMel, to_float
 from common.augmentation import random_channel, random_masks, random_rates, random_shifts, warp
 from common.data import Batch
 from common.encoders import EMBEDDING_DIM, Encoder1D, Encoder2D
-from common.features import LogMel, to_float
 from common.losses import gather, info_nce
 
 DIGITS = 10

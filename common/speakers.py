@@ -11,9 +11,9 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils.extmath import weighted_mode
 
-from common.corpus import systematic_sample
-from common.errors import UserError
+from common.corpus.clips import systematic_sample
 from common.evaluate import Embeddings, accuracy_metrics
+from common.run.console import UserError
 
 NEIGHBOURS = (1, 3, 5, 7, 11, 15)
 WHITENING_POWER = 0.35  # of the variance; 0 only rotates, 0.5 whitens

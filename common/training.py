@@ -15,9 +15,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from common.callbacks import History, PatienceFromHalfTime, Progress, SeedEpochs, StopAtNaN, StoreRun
 from common.checkpoints import save_checkpoint
 from common.data import SpokenDigits
-from common.errors import UserError
-from common.metrics import refuse_other_run
-from common.progress import say
+from common.run.console import UserError, say
+from common.run.output import refuse_other_run
 
 PATIENCE = 10  # epochs without a lower validation loss
 
@@ -69,7 +68,7 @@ def fit(
 
     Args:
         name: what the model is called in the log and in its checkpoint.
-        run: see common.metrics.describe_run; stored in the checkpoint.
+        run: see common.run.output.describe_run; stored in the checkpoint.
 
     Returns:
         What was measured after each epoch, see ``History``.

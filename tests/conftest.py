@@ -15,8 +15,6 @@ import pytest
 import soundfile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-if str(REPOSITORY) not in sys.path:  # so that plain `pytest` finds the package `common`
-    sys.path.insert(0, str(REPOSITORY))
 
 
 def tone(frequency: float, seconds: float = 0.3, rate: int = 16_000) -> np.ndarray:
@@ -51,7 +49,7 @@ def make_args() -> Callable[..., Namespace]:
     """A function that gives every task's arguments, the defaults except for those named."""
 
     def make(**overrides: object) -> Namespace:
-        from common.cli import task_parser
+        from common.run.cli import task_parser
 
         parser = task_parser("test", "output", epochs=1, lr=1e-3, reads=("task1", "task2"))
         args = parser.parse_args([])

@@ -11,7 +11,7 @@ import torch
 import common
 from common import ContrastiveModel, DigitClassifier, Embedder, SpokenDigits, UserError, embed, load, train
 from common.checkpoints import load_encoders
-from common.cli import task_parser
+from common.run.cli import task_parser
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def test_a_name_that_is_not_there_is_told():
 
 
 def test_importing_common_imports_nothing_else(repository):
-    slow = ("torch", "numpy", "sklearn", "common.cli")
-    code = f"import sys, common, common.errors; print([name for name in {slow} if name in sys.modules])"
+    slow = ("torch", "numpy", "sklearn", "common.run.cli")
+    code = f"import sys, common, common.run.console; print([name for name in {slow} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
 

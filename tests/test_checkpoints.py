@@ -12,8 +12,8 @@ import torch
 
 from common.checkpoints import MAX_BYTES, load_contrastive, load_supervised
 from common.data import SpokenDigits
-from common.errors import UserError
 from common.modules import ContrastiveModel, DigitClassifier
+from common.run.console import UserError
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from common import data, download
-from common.cache import read_clip, standardise
-from common.corpus import SYNTHETIC_NAME, audiomnist_names, open_folder
+from common import data
+from common.corpus import download
+from common.corpus.cache import read_clip, standardise
+from common.corpus.clips import SYNTHETIC_NAME, audiomnist_names, open_folder
+from common.corpus.download import DownloadError
 from common.data import SpokenDigits, find_corpus, spare_cores
-from common.download import DownloadError
-from common.errors import UserError
-from common.metrics import start_output
+from common.run.console import UserError
+from common.run.output import start_output
 
 
 @pytest.fixture(autouse=True)

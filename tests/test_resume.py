@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from common.data import SpokenDigits
-from common.errors import UserError
-from common.metrics import describe_run, start_output, write_metrics
 from common.modules import ContrastiveModel, DigitClassifier
+from common.run.console import UserError
+from common.run.output import describe_run, start_output, write_metrics
 from common.training import fit
 
 EPOCHS = 3

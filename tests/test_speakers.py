@@ -8,8 +8,8 @@ from sklearn.metrics import auc, roc_curve
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
-from common.errors import UserError
 from common.evaluate import Embeddings
+from common.run.console import UserError
 from common.speakers import (
     NEIGHBOURS,
     WHITENING_POWER,

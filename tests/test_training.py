@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from common.data import SpokenDigits
 from common.evaluate import predict_digits, score_digits
 from common.modules import LABEL_SMOOTHING, ContrastiveModel, DigitClassifier
-from common.progress import set_quiet
+from common.run.console import set_quiet
 from common.training import PATIENCE, fit
 
 

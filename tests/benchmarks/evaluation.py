@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 from timing import interleave, ratio, show, timed
 
-from common.cli import task_parser
 from common.data import SpokenDigits
 from common.evaluate import Embeddings, embed, linear_probe
 from common.modules import ContrastiveModel, DigitClassifier
-from common.scatter import tsne
+from common.plots.scatter import tsne
+from common.run.cli import task_parser
 from common.speakers import halves, identify, verify, whiten
 from common.training import fit
 

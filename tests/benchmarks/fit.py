@@ -18,9 +18,9 @@ import pytorch_lightning as pl
 import torch
 from timing import interleave, ratio, show, timed
 
-from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.modules import ContrastiveModel, DigitClassifier
+from common.run.cli import run, task_parser
 from common.training import fit
 
 REPEATS = 5

@@ -23,8 +23,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 if str(REPOSITORY) not in sys.path:  # so that the script finds the package `common`
     sys.path.insert(0, str(REPOSITORY))
 
-import common.cli  # noqa: E402
-from common.text import align  # noqa: E402
+import common.run.cli  # noqa: E402
+from common.run.console import align  # noqa: E402
 
 SCRIPTS = (*(f"task{task}.py" for task in range(1, 6)), "common/data.py")
 WHOLE = {
@@ -64,13 +64,13 @@ ALPHABET = [*"0123456789" * 4, *"+-.eE_ xXinfa,%/\\'\"\u0663\uff11\xb2\n\0\x1b\u
 
 
 def parser_of(script: str) -> argparse.ArgumentParser:
-    """The parser that a script builds before it hands it to common.cli.run."""
-    caught, run = [], common.cli.run
-    common.cli.run = lambda main, parser: caught.append(parser)
+    """The parser that a script builds before it hands it to common.run.cli.run."""
+    caught, run = [], common.run.cli.run
+    common.run.cli.run = lambda main, parser: caught.append(parser)
     try:
         runpy.run_path(str(REPOSITORY / script), run_name="__main__")
     finally:
-        common.cli.run = run
+        common.run.cli.run = run
     return caught[0]
 
 

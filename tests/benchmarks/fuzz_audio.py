@@ -32,9 +32,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 if str(REPOSITORY) not in sys.path:  # so that the script finds the package `common`
     sys.path.insert(0, str(REPOSITORY))
 
-from common.cache import SAMPLES, open_cache, read_clip, standardise  # noqa: E402
-from common.corpus import Clip, open_folder  # noqa: E402
-from common.text import align  # noqa: E402
+from common.audio import SAMPLES  # noqa: E402
+from common.corpus.cache import open_cache, read_clip, standardise  # noqa: E402
+from common.corpus.clips import Clip, open_folder  # noqa: E402
+from common.run.console import align  # noqa: E402
 
 BATCH = 1000  # files
 SPEAKERS = ("01", "2", "a b", "Zoë", "李", "٣", "-x", "$a_", "line\nend", "\udcff\udcfe", "'\"%s{}", "." + "long" * 50)

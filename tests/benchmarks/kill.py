@@ -28,8 +28,8 @@ from timing import show
 from tqdm import tqdm
 
 import common.checkpoints
+import common.corpus.synthetic
 import common.evaluate
-import common.synthetic
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DIRECTORIES = {1: "task1_supervised", 2: "task2_contrastive", 5: "task5_finetune"}

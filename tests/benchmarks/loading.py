@@ -40,13 +40,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from common import synthetic
-from common.cache import open_cache
-from common.cli import task_parser
-from common.corpus import Clip, Corpus, audiomnist_names, open_folder
+from common.audio import LogMel, to_float
+from common.corpus import synthetic
+from common.corpus.cache import open_cache
+from common.corpus.clips import Clip, Corpus, audiomnist_names, open_folder
 from common.data import Batch, SpokenDigits
-from common.features import LogMel, to_float
 from common.modules import DigitClassifier
+from common.run.cli import task_parser
 from common.training import fit
 
 FILE_RATE, RATE = 48_000, 16_000  # Hz

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from timing import interleave, ratio, repeatedly, show
 from torch import Tensor, nn
 
+from common.audio import LogMel, to_float
 from common.encoders import EMBEDDING_DIM, Encoder1D, Encoder2D
-from common.features import LogMel, to_float
 from common.modules import DigitClassifier
 
 SAMPLE_RATE = 16_000

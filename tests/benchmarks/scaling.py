@@ -27,11 +27,11 @@ from pathlib import Path
 from timing import show, timed
 from tqdm import tqdm
 
-from common.cli import keep_freed_memory, task_parser
 from common.data import SpokenDigits
 from common.evaluate import predict_digits
-from common.metrics import describe_run
 from common.modules import DigitClassifier
+from common.run.cli import keep_freed_memory, task_parser
+from common.run.output import describe_run
 from common.training import fit
 
 ALL_CLIPS = 30_000

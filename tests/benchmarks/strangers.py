@@ -1,4 +1,4 @@
-"""How often does `python -m common.identify` name the enrolled rightly and turn strangers away?
+"""How often does `python -m common.voice.identify` name the enrolled rightly and turn strangers away?
 
     python tests/benchmarks/strangers.py --data-dir DIR --task2-checkpoint best.ckpt
 
@@ -17,12 +17,12 @@ from argparse import Namespace
 import numpy as np
 
 from common.checkpoints import load_contrastive, load_encoders
-from common.cli import run, task_parser
 from common.data import SpokenDigits
 from common.evaluate import embed
-from common.identify import Enrolment
+from common.run.cli import run, task_parser
+from common.run.console import align
 from common.speakers import unit_length, whiten_by
-from common.text import align
+from common.voice.identify import Enrolment
 
 
 def measure(z: np.ndarray, speaker: np.ndarray, people: int, clips: int, rng: np.random.Generator) -> list[float]:

@@ -18,7 +18,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
-from common.text import align
+from common.run.console import align
 
 
 def interleave(what: str, work: dict[str, Callable[[], float | None]], repeats: int) -> dict[str, list[float]]:

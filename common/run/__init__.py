@@ -1,0 +1,1 @@
+"""A run: its flags, its folder, what it prints."""
