@@ -1,46 +1,53 @@
 """Task 1: how well can a small CNN learn the digits from labels alone?
 
 Trains two digit classifiers from scratch, one on the waveform (1D) and one on the log-mel spectrogram (2D), and tests
-them on speakers whom they never heard, also under white noise at 20, 10 and 0 dB.
+them on speakers who are not in training, also under white noise at 20, 10 and 0 dB.
 
     python task1.py                          50 epochs on the whole corpus
     python task1.py --ratio 0.01 --epochs 1  a quick look
     python task1.py --label-ratio 0.05       with few labels, to compare with task 5
 
 Writes task1_supervised/{1d,2d}_checkpoints/best.ckpt, metrics.json, metrics.txt, learning curves, confusion matrices
-and a few clips to listen to in the report.
+and a few test clips for the report.
 """
 
-from argparse import Namespace
+from pathlib import Path
+
+from torch.nn import CrossEntropyLoss
+from torch.optim import AdamW
 
 from common.data import SpokenDigits
-from common.evaluate import predict_digits, score_digits, score_in_noise
+from common.evaluate import predict_digits, white_noise
 from common.modules import DigitClassifier
-from common.plots.results import draw_digit_training
+from common.plots import draw_digit_training
 from common.report.examples import write_examples
-from common.run.cli import run, task_parser
-from common.run.output import describe_run, start_output, write_metrics
+from common.run.cli import run_task, task_parser
+from common.run.output import Run
+from common.run.settings import Settings
 from common.training import fit
 
 
-def main(args: Namespace) -> None:
-    data = SpokenDigits(args)
-    models = {name: DigitClassifier((name,), lr=args.lr) for name in ("1d", "2d")}
-    run_info = describe_run(args, data, models["1d"].embedder.sizes() | models["2d"].embedder.sizes())
-    start_output(args.output_dir, run_info, args.resume)
+def main(settings: Settings) -> None:
+    data = SpokenDigits(**settings.data)
+    loss = CrossEntropyLoss(label_smoothing=0.1)
+    models = {name: DigitClassifier((name,), settings.lr, loss=loss, optimizer=AdamW) for name in ("1d", "2d")}
+    run = Run(settings, data.describe(), models["1d"].embedder.sizes() | models["2d"].embedder.sizes())
+    run.open()
 
-    results, heard = {}, {}
+    results, predicted = {}, {}
     for name, model in models.items():
-        history = fit(model, data, args, args.output_dir / f"{name}_checkpoints", f"supervised {name}", run_info)
-        val, test = (predict_digits(model, data.loader(key)) for key in ("val", "test"))
-        results[name] = score_digits(val, "val") | score_digits(test, "test")
+        history = fit(model, data, run, f"{name}_checkpoints", label=f"supervised {name}")
+        val, test = (predict_digits(model, data.loader(part)) for part in ("val", "test"))
+        results[name] = val.metrics("val") | test.metrics("test")
         for snr_db in (20, 10, 0):
-            results[name] |= score_in_noise(model, data.loader("test"), snr_db)
-        draw_digit_training(args.output_dir, name, history, test, data)
-        heard[name] = test.predicted.numpy()
-    write_examples(args.output_dir / "examples.json", data, heard)
-    write_metrics(args.output_dir, "Digit classification from scratch", results, run_info)
+            noisy = predict_digits(model, data.loader("test"), white_noise(snr_db))
+            results[name] |= noisy.accuracy(f"noise_{snr_db}db")
+        draw_digit_training(run.folder, name, history, test, data)
+        predicted[name] = test.predicted.numpy()
+    write_examples(run.folder / "examples.json", data, predicted)
+    run.write_metrics("Digit classification from scratch", results)
 
 
 if __name__ == "__main__":
-    run(main, task_parser(__doc__, "task1_supervised", epochs=50, lr=4e-3, learns_from_labels=True))
+    defaults = Settings(output_dir=Path("task1_supervised"), epochs=50, lr=4e-3)
+    run_task(main, task_parser(__doc__, defaults, "label_ratio"))

@@ -2,8 +2,8 @@
 
 Trains both encoders together so that the waveform embedding and the log-mel embedding of one clip find each other
 among those of other clips (InfoNCE). Then probes the frozen embeddings: a logistic regression on the training
-speakers' digits is tested on speakers whom neither it nor the encoders ever heard. The same probe on the untrained
-encoders is the control: what it reaches owes nothing to training.
+speakers' digits is tested on speakers who were in neither training. The control is the same probe on the untrained
+encoders: what it reaches is not due to training.
 
     python task2.py                          100 epochs on the whole corpus
     python task2.py --ratio 0.01 --epochs 1  a quick look
@@ -12,49 +12,52 @@ encoders is the control: what it reaches owes nothing to training.
 Writes task2_contrastive/checkpoints/best.ckpt, metrics.json, metrics.txt, curves.png and probes.png.
 """
 
-from argparse import Namespace
+from functools import partial
+from pathlib import Path
 
-from common.augmentation import KINDS
-from common.checkpoints import store_spread
+from torch.optim import AdamW
+
+from common.checkpoints import store_whitening
 from common.data import SpokenDigits
 from common.evaluate import Embeddings, embed, linear_probe
+from common.losses import info_nce
 from common.modules import ContrastiveModel, Embedder
-from common.plots.results import draw_bars, draw_learning_curves
-from common.run.cli import run, task_parser
-from common.run.output import describe_run, start_output, write_metrics
+from common.plots import draw_bars, draw_learning_curves
+from common.run.cli import run_task, task_parser
+from common.run.output import Run
+from common.run.settings import Settings
 from common.training import fit
 
 
-def main(args: Namespace) -> None:
-    data = SpokenDigits(args)
-    model = ContrastiveModel(args.lr, args.augment)
-    run_info = describe_run(args, data, model.embedder.sizes())
-    start_output(args.output_dir, run_info, args.resume)
+def main(settings: Settings) -> None:
+    data = SpokenDigits(**settings.data)
+    loss = partial(info_nce, temperature=0.2)  # between the 1D and the 2D projections of a batch
+    model = ContrastiveModel(settings.lr, settings.augment, loss=loss, optimizer=AdamW)
+    run = Run(settings, data.describe(), model.embedder.sizes())
+    run.open()
 
     untrained = probe(*embed_sets(model.embedder, data))
-    checkpoint_dir = args.output_dir / "checkpoints"
-    history = fit(model, data, args, checkpoint_dir, "contrastive", run_info)
+    history = fit(model, data, run, "checkpoints", label="contrastive")
     train, val, test = embed_sets(model.embedder, data)
-    store_spread(checkpoint_dir / "best.ckpt", train)
+    store_whitening(run.folder / "checkpoints" / "best.ckpt", train)  # for common.voice.identify
     trained = probe(train, val, test)
 
-    draw_learning_curves(args.output_dir / "curves.png", history, "Contrastive loss", data.caption("train", "val"))
+    draw_learning_curves(run.folder / "curves.png", history, "Contrastive loss", data.caption("train", "val"))
     bars, title = {"untrained": untrained, "trained": trained}, "Linear probes: digits from frozen embeddings"
-    draw_bars(args.output_dir / "probes.png", bars, "test_acc", title, data.caption("test"))
+    draw_bars(run.folder / "probes.png", bars, "test_acc", title, data.caption("test"))
     results = trained | {f"untrained_{name}": result for name, result in untrained.items()}
-    write_metrics(args.output_dir, "Linear probes of contrastive embeddings", results, run_info)
+    run.write_metrics("Linear probes of contrastive embeddings", results)
 
 
 def embed_sets(embedder: Embedder, data: SpokenDigits) -> list[Embeddings]:
     return [embed(embedder, data.loader(name)) for name in ("train", "val", "test")]
 
 
-def probe(*sets: Embeddings) -> dict[str, dict]:
+def probe(train: Embeddings, val: Embeddings, test: Embeddings) -> dict[str, dict]:
     """Probe each format and both together."""
-    return {name: linear_probe(name, *sets) for name in ("1d", "2d", "concat")}
+    return {name: linear_probe(name, train, val, test) for name in ("1d", "2d", "concat")}
 
 
 if __name__ == "__main__":
-    parser = task_parser(__doc__, "task2_contrastive", epochs=100, lr=3e-3)
-    parser.add_argument("--augment", choices=KINDS, default="both", help="which form of the clips is augmented")
-    run(main, parser)
+    defaults = Settings(output_dir=Path("task2_contrastive"), epochs=100, lr=3e-3)
+    run_task(main, task_parser(__doc__, defaults, "augment"))

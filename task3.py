@@ -11,45 +11,47 @@ Writes 8 plots task3_visualization/{supervised,contrastive}_{1d,2d}_{digit,speak
 overview.png, and metrics.txt, their list.
 """
 
-from argparse import Namespace
+from pathlib import Path
 
 from common.checkpoints import load_contrastive, load_supervised
 from common.data import SpokenDigits
 from common.evaluate import embed
-from common.plots.scatter import draw_embeddings, draw_overview, tsne
-from common.run.cli import run, task_parser
+from common.plots import draw_embeddings, draw_overview, tsne
+from common.run.cli import run_task, task_parser
 from common.run.console import model_name
-from common.run.output import describe_run, start_output, write_listing
+from common.run.output import Run
+from common.run.settings import Settings
 
 
-def main(args: Namespace) -> None:
-    data = SpokenDigits(args)
-    contrastive = load_contrastive(args, data).embedder
+def main(settings: Settings) -> None:
+    data = SpokenDigits(**settings.data)
+    contrastive = load_contrastive(settings.task2_checkpoint, data).embedder
     embedders = {
-        "supervised_1d": load_supervised(args, data, "1d").embedder,
-        "supervised_2d": load_supervised(args, data, "2d").embedder,
+        "supervised_1d": load_supervised(settings.task1_checkpoint, "1d", data).embedder,
+        "supervised_2d": load_supervised(settings.task1_checkpoint, "2d", data).embedder,
         "contrastive_1d": contrastive,
         "contrastive_2d": contrastive,
     }
-    run_info = describe_run(args, data, contrastive.sizes())
-    start_output(args.output_dir, run_info)
+    run = Run(settings, data.describe(), contrastive.sizes(), settings.task2_checkpoint)
+    run.open()
 
     layouts = {}
     for model, embedder in embedders.items():
         test = embed(embedder, data.loader("test"))
-        layouts[model], perplexity = tsne(test.z[model[-2:]], args.seed, name=model)  # [n, 2]
+        layouts[model], perplexity = tsne(test.z[model[-2:]], settings.seed, name=model)  # [n, 2]
+
     caption = f"{data.caption('test')}; t-SNE with perplexity {perplexity:.0f}"
     colorings = {"digit": (test.digit, "0123456789"), "speaker": (test.speaker, data.speakers)}
     plots = []
     for model, layout in layouts.items():
-        for coloring, labels in colorings.items():
+        for coloring, (labels, names) in colorings.items():
             plots.append(f"{model}_{coloring}.png")
             title = f"Embeddings by {coloring}, {model_name(model)}"
-            draw_embeddings(args.output_dir / plots[-1], layout, *labels, coloring, title, caption)
-    draw_overview(args.output_dir / "overview.png", layouts, colorings, "Embeddings by digit and by speaker", caption)
-    plots.append("overview.png")
-    write_listing(args.output_dir, "t-SNE plots of test embeddings", plots, run_info)
+            draw_embeddings(run.folder / plots[-1], layout, labels, names, coloring, title, caption)
+    draw_overview(run.folder / "overview.png", layouts, colorings, "Embeddings by digit and by speaker", caption)
+    run.write_table("t-SNE plots of test embeddings", {name: {} for name in [*plots, "overview.png"]})
 
 
 if __name__ == "__main__":
-    run(main, task_parser(__doc__, "task3_visualization", reads=("task1", "task2")))
+    defaults = Settings(output_dir=Path("task3_visualization"))
+    run_task(main, task_parser(__doc__, defaults, "task1_checkpoint", "task2_checkpoint"))

@@ -1,9 +1,9 @@
 """Task 4: do embeddings that were learned without speaker labels tell people apart?
 
-Takes the contrastive encoders of task 2 to the test speakers, whom they never heard. Identification: half of each
-speaker's clips are enrolled, the others are named by their nearest neighbours among them; also with other digits
-enrolled than queried, where only the voice can help. Verification: do two query clips come from one speaker? The
-equal error rate (EER) says how often that goes wrong where both mistakes are equally likely.
+Takes the contrastive encoders of task 2 to the test speakers, who were not in their training. Identification: half of
+each speaker's clips are enrolled, and the others are identified by their nearest neighbours among them; also with other
+digits enrolled than queried, where only the voice can help. Verification: are two query clips of one speaker? The equal
+error rate (EER) is the share of errors at the threshold where false accepts and false rejects are equally frequent.
 
     python task4.py                                     after task2.py
     python task4.py --task2-checkpoint PATH.ckpt
@@ -12,42 +12,45 @@ Writes task4_biometrics/metrics.json, metrics.txt, {1d,2d,concat}_confusion.png 
 trade-off.
 """
 
-from argparse import Namespace
+from pathlib import Path
 
 from common.checkpoints import load_contrastive
 from common.data import SpokenDigits
 from common.evaluate import embed
-from common.plots.results import draw_confusion, draw_det
-from common.run.cli import run, task_parser
+from common.plots import draw_confusion, draw_det
+from common.run.cli import run_task, task_parser
 from common.run.console import model_name
-from common.run.output import describe_run, start_output, write_metrics
+from common.run.output import Run
+from common.run.settings import Settings
 from common.speakers import halves, identify, split_by_digit, verify, whiten
 
 
-def main(args: Namespace) -> None:
-    data = SpokenDigits(args)
-    model = load_contrastive(args, data)
-    run_info = describe_run(args, data, model.embedder.sizes())
-    start_output(args.output_dir, run_info)
+def main(settings: Settings) -> None:
+    data = SpokenDigits(**settings.data)
+    model = load_contrastive(settings.task2_checkpoint, data)
+    run = Run(settings, data.describe(), model.embedder.sizes(), settings.task2_checkpoint)
+    run.open()
 
     train, test = (embed(model.embedder, data.loader(name)) for name in ("train", "test"))
     test = whiten(train, test)
-    enrolment, query = halves(test, args.seed)
+    enrolment, query = halves(test, settings.seed)
     other_digits = split_by_digit(test)
-    caption = f"{data.caption('test')}, {len(query.digit):,} asked"
     results, curves = {}, {}
     for name in ("1d", "2d", "concat"):
-        results[name], named = identify(enrolment, query, name, args.seed)
-        path, title = args.output_dir / f"{name}_confusion.png", f"Speaker identification, {model_name(name)}"
-        draw_confusion(path, query.speaker, named, data.speakers, "speaker", title, caption)
+        results[name], predicted = identify(enrolment, query, name, settings.seed)
         if other_digits:
-            results[name] |= identify(*other_digits, name, args.seed, prefix="text_independent")[0]
-        curves[name] = verify(query, name)
-        results[name]["eer"] = curves[name].eer if curves[name] else None
+            results[name] |= identify(*other_digits, name, settings.seed, prefix="text_independent")[0]
+        curves[name] = curve = verify(query, name)
+        results[name]["eer"] = curve.eer if curve else None
+
+        path, title = run.folder / f"{name}_confusion.png", f"Speaker identification, {model_name(name)}"
+        caption = f"{data.caption('test')}, {len(query.digit):,} queries"
+        draw_confusion(path, query.speaker, predicted, data.speakers, "speaker", title, caption)
     caption = f"{data.caption('test')}, all pairs of {len(query.digit):,}"
-    draw_det(args.output_dir / "det.png", curves, "Speaker verification: detection error trade-off", caption)
-    write_metrics(args.output_dir, "Speaker identification by k-NN on contrastive embeddings", results, run_info)
+    draw_det(run.folder / "det.png", curves, "Speaker verification: detection error trade-off", caption)
+    run.write_metrics("Speaker identification by k-NN on contrastive embeddings", results)
 
 
 if __name__ == "__main__":
-    run(main, task_parser(__doc__, "task4_biometrics", reads=("task2",)))
+    defaults = Settings(output_dir=Path("task4_biometrics"))
+    run_task(main, task_parser(__doc__, defaults, "task2_checkpoint"))

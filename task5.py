@@ -1,53 +1,59 @@
 """Task 5: are contrastive encoders a better start for learning the digits?
 
 Puts a linear layer on the contrastive encoders of task 2 and trains it on the labels in 6 configurations: 1D, 2D or
-both embeddings, with the encoders frozen (the layer alone is trained) or fine-tuned. Each configuration starts from
-its own copy of the encoders. Compare with task 1, which starts from nothing.
+both embeddings, with the encoders frozen (only the linear layer is trained) or fine-tuned. Each configuration starts
+from its own copy of the encoders. Compare with task 1, which starts from random weights.
 
     python task5.py                                     after task2.py
     python task5.py --task2-checkpoint PATH.ckpt
-    python task5.py --label-ratio 0.05                  with few labels, where a good start matters most
+    python task5.py --label-ratio 0.05                  with few labels, where pretraining matters most
 
 Writes task5_finetune/{1d,2d,concat}_{frozen,finetuned}_checkpoints/best.ckpt, learning curves, confusion matrices,
 metrics.json and metrics.txt.
 """
 
-from argparse import Namespace
+from pathlib import Path
+
+from torch.nn import CrossEntropyLoss
+from torch.optim import AdamW
 
 from common.checkpoints import load_contrastive
 from common.data import SpokenDigits
-from common.evaluate import embed, predict_digits, score_digits
+from common.evaluate import embed, predict_digits
 from common.modules import DigitClassifier
-from common.plots.results import draw_digit_training
-from common.run.cli import run, task_parser
-from common.run.output import describe_run, start_output, write_metrics
+from common.plots import draw_digit_training
+from common.run.cli import run_task, task_parser
+from common.run.output import Run
+from common.run.settings import Settings
 from common.training import fit
 
 FORMATS = {"1d": ("1d",), "2d": ("2d",), "concat": ("1d", "2d")}
 
 
-def main(args: Namespace) -> None:
-    data = SpokenDigits(args)
-    pretrained = load_contrastive(args, data).embedder
-    run_info = describe_run(args, data, pretrained.sizes())
-    start_output(args.output_dir, run_info, args.resume)
+def main(settings: Settings) -> None:
+    data = SpokenDigits(**settings.data)
+    pretrained = load_contrastive(settings.task2_checkpoint, data).embedder
+    loss, lr = CrossEntropyLoss(label_smoothing=0.1), settings.lr
+    run = Run(settings, data.describe(), pretrained.sizes(), settings.task2_checkpoint)
+    run.open()
 
-    # Frozen encoders give the same embeddings in every epoch: computing them once is enough.
-    embedded = {name: embed(pretrained, data.loader(name)) for name in ("train", "val", "test")}
+    # Frozen encoders give the same embeddings in every epoch, so they are computed once.
+    embedded = {part: embed(pretrained, data.loader(part)).z for part in ("train", "val", "test")}
     results = {}
     for name, formats in FORMATS.items():
-        frozen_data = data.with_inputs({key: part.z[name] for key, part in embedded.items()})
+        frozen_data = data.with_embeddings({part: z[name] for part, z in embedded.items()})
         for mode, inputs in (("frozen", frozen_data), ("finetuned", data)):
-            # Encoders that know something already are moved gently: a tenth of the new layer's learning rate.
-            model = DigitClassifier(formats, args.lr, encoder_lr=args.lr / 10, frozen=mode == "frozen")
+            # Pretrained encoders move slowly, at a tenth of the learning rate of the new layer.
+            model = DigitClassifier(formats, lr, lr / 10, frozen=mode == "frozen", loss=loss, optimizer=AdamW)
             model.embedder.copy_weights(pretrained)
-            key, title = f"{name}_{mode}", f"{mode} {name}"
-            history = fit(model, inputs, args, args.output_dir / f"{key}_checkpoints", title, run_info)
+            key = f"{name}_{mode}"
+            history = fit(model, inputs, run, f"{key}_checkpoints", label=f"{mode} {name}")
             val, test = (predict_digits(model, inputs.loader(part)) for part in ("val", "test"))
-            results[key] = score_digits(val, "val") | score_digits(test, "test")
-            draw_digit_training(args.output_dir, key, history, test, data)
-    write_metrics(args.output_dir, "Fine-tuning of contrastive encoders for digits", results, run_info)
+            results[key] = val.metrics("val") | test.metrics("test")
+            draw_digit_training(run.folder, key, history, test, data)
+    run.write_metrics("Fine-tuning of contrastive encoders for digits", results)
 
 
 if __name__ == "__main__":
-    run(main, task_parser(__doc__, "task5_finetune", epochs=50, lr=1e-2, reads=("task2",), learns_from_labels=True))
+    defaults = Settings(output_dir=Path("task5_finetune"), epochs=50, lr=1e-2)
+    run_task(main, task_parser(__doc__, defaults, "label_ratio", "task2_checkpoint"))

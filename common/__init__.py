@@ -1,47 +1,46 @@
 """Spoken digits: the data, encoders, losses and evaluations of the five tasks, for use from Python.
 
-    from common import ContrastiveModel, SpokenDigits, embed, linear_probe, train
+    from common import ContrastiveModel, SpokenDigits, embed, linear_probe
 
-    data = SpokenDigits.open("recordings", ratio=0.5)
-    model = train(ContrastiveModel(), data, "my_model", epochs=20)
+    data, model = SpokenDigits("recordings", ratio=0.5), ContrastiveModel()
+    pl.Trainer(max_epochs=20).fit(model, data)
     train_set, val_set, test_set = (embed(model.embedder, data.loader(name)) for name in ("train", "val", "test"))
     print(linear_probe("concat", train_set, val_set, test_set)["test_acc"])
 
-`help()` of each name gives shapes, units, errors and sources. A module is imported when one of its names is first used:
-PyTorch and Lightning take seconds.
+`help()` of each name gives shapes, units, errors and sources. A module is imported when one of its names is first used,
+because importing PyTorch and Lightning takes seconds.
 """
 
 import importlib
 
-_HOME = {
-    name: f"common.{module}"
-    for module, names in {
-        "api": "train load",
-        "augmentation": "random_channel random_masks random_rates random_shifts warp",
-        "audio": "LogMel SAMPLE_RATE to_float",
-        "run.cli": "settings",
-        "corpus.cache": "standardise",
-        "corpus.clips": "Clip Corpus Split open_folder split_clips",
-        "data": "Batch Examples SpokenDigits",
-        "encoders": "EMBEDDING_DIM Encoder1D Encoder2D",
-        "run.console": "UserError",
-        "evaluate": "Embeddings embed linear_probe outputs predict_digits score_digits score_in_noise wilson_interval",
-        "losses": "info_nce",
-        "modules": "ContrastiveModel DigitClassifier Embedder",
-        "plots.results": "draw_bars draw_confusion draw_det draw_learning_curves",
-        "voice.recordings": "as_batches read_recording read_recordings",
-        "plots.scatter": "draw_embeddings draw_overview tsne",
-        "speakers": "Verification equal_error_rate halves identify split_by_digit verify whiten",
-    }.items()
-    for name in names.split()
+_MODULES = {
+    "audio": "LogMel SAMPLE_RATE to_float",
+    "augmentation": "random_channel random_masks random_rates random_shifts warp",
+    "checkpoints": "load",
+    "corpus.clips": "Clip Corpus open_folder",
+    "corpus.decode": "standardise",
+    "corpus.split": "Split split_clips",
+    "data": "Batch EmbeddedBatch SpokenDigits",
+    "encoders": "EMBEDDING_DIM Encoder1D Encoder2D",
+    "evaluate": "Embeddings Predictions accuracy_metrics embed linear_probe predict_digits white_noise",
+    "losses": "info_nce",
+    "modules": "ContrastiveModel DigitClassifier Embedder",
+    "plots": "draw_bars draw_confusion draw_det draw_embeddings draw_learning_curves draw_overview tsne",
+    "run.console": "UserError",
+    "run.output": "Run",
+    "run.settings": "Settings",
+    "speakers": "Verification Whitening equal_error_rate halves identify split_by_digit verify whiten",
+    "training": "fit",
+    "voice.recordings": "read_recording read_recordings",
 }
-__all__ = sorted(_HOME)
+_MODULE_OF = {name: f"common.{module}" for module, names in _MODULES.items() for name in names.split()}
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'common' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""From cached samples to what the encoders see: scaling and log-mel spectrograms, whole batches on any device.
+"""From samples to what the encoders see: scaling and log-mel spectrograms, whole batches on any device.
 
 Axes: B batch, N samples, F mel bands, T frames.
 """
@@ -19,8 +19,15 @@ POWER_FLOOR = 1e-2
 
 
 def to_float(wave: Tensor) -> Tensor:
-    """int16 samples to float32 in [-1, 1], any shape."""
-    return wave.float() / 32768
+    """Waveforms [B, N], float in [-1, 1] or int16, as float32 in [-1, 1]: [B, N].
+
+    Raises:
+        ValueError: another dtype or shape, or clips that are shorter than a window of the spectrogram.
+    """
+    if wave.ndim != 2 or wave.shape[1] < WINDOW or not (wave.dtype == torch.int16 or wave.is_floating_point()):
+        expected = f"waveforms [B, N] with N >= {WINDOW}, float in [-1, 1] or int16"
+        raise ValueError(f"expected {expected}, got {wave.dtype} of shape {tuple(wave.shape)}")
+    return wave.float() / 32768 if wave.dtype == torch.int16 else wave.float()
 
 
 def unit_power(wave: Tensor) -> Tensor:
@@ -35,6 +42,9 @@ class LogMel(nn.Module):
     Shape:
         wave: [B, N] at 16 kHz. Returns [B, F, T] with T = N // 160 + 1, mean 0 and standard deviation 1 per clip.
     """
+
+    window: Tensor
+    bands: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -42,10 +42,10 @@ def warp(wave: Tensor, rate: Tensor, shift: Tensor) -> Tensor:
     size = wave.shape[1]
     middle = (size - 1) / 2
     steps = torch.arange(size, dtype=wave.dtype, device=wave.device) - middle
-    place = torch.addcmul(middle - shift * rate, steps, rate).clamp_(0, size - 1.001)  # [B, N]
-    left = place.long()
-    place -= left
-    return torch.lerp(wave.gather(1, left), wave.gather(1, left + 1), place)
+    position = torch.addcmul(middle - shift * rate, steps, rate).clamp_(0, size - 1.001)  # [B, N]
+    left = position.long()
+    position -= left  # the fraction between two samples
+    return torch.lerp(wave.gather(1, left), wave.gather(1, left + 1), position)
 
 
 def random_channel(wave: Tensor, equaliser_db: float = EQUALISER_DB, noise_share: float = NOISE_SHARE) -> Tensor:
@@ -101,8 +101,8 @@ def random_gap(batch: int, size: int, max_width: int, device: torch.device | Non
     """Rows of ones with 0 to ``max_width`` neighbouring zeros in each: [batch, size] float."""
     width = torch.randint(0, max_width + 1, (batch, 1), device=device)
     start = (torch.rand(batch, 1, device=device) * (size - width + 1)).long()
-    place = torch.arange(size, device=device)
-    return ((place < start) | (place >= start + width)).float()
+    index = torch.arange(size, device=device)
+    return ((index < start) | (index >= start + width)).float()
 
 
 def _uniform(like: Tensor, low: float, high: float) -> Tensor:

@@ -1,15 +1,13 @@
-"""Load what an earlier task trained, and refuse what would spoil this one's results."""
+"""Load what an earlier task trained, and refuse what would spoil the results of this one."""
 
 import io
 import sys
 import warnings
 import zipfile
-from argparse import Namespace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -19,90 +17,106 @@ from common.evaluate import Embeddings
 from common.modules import ContrastiveModel, DigitClassifier
 from common.run.console import UserError, printable
 from common.run.files import write_atomically
-from common.speakers import Spread, spread_of
+from common.speakers import Whitening
 
-MAX_BYTES = 64_000_000  # unpacked; twenty times what the tasks write
-
-# What common.training.fit is told to call them.
-CONTRASTIVE = {"contrastive": ContrastiveModel}
-CLASSIFIERS = {
-    f"{how} {formats}": DigitClassifier
-    for how in ("supervised", "frozen", "finetuned")
-    for formats in ("1d", "2d", "concat")
-}
+MAX_BYTES = 64_000_000  # uncompressed; twenty times what the tasks write
+Module = TypeVar("Module", DigitClassifier, ContrastiveModel)
 
 
-class Origin(NamedTuple):
-    """Where a checkpoint comes from: the flag that names it and the script that makes it."""
-
-    flag: str
-    script: str
-
-    @property
-    def remedy(self) -> str:
-        return f"make it with `python {self.script}` or name another with {self.flag}"
+def load_contrastive(path: Path, data: SpokenDigits | None = None) -> ContrastiveModel:
+    """The model of task 2 in ``path``; errors as in ``load``."""
+    return load(path, ContrastiveModel, data, "--task2-checkpoint", "task2.py")
 
 
-TASK1 = Origin("--task1-checkpoint", "task1.py")
-TASK2 = Origin("--task2-checkpoint", "task2.py")
+def load_supervised(folder: Path, name: str, data: SpokenDigits | None = None) -> DigitClassifier:
+    """The "1d" or "2d" model in the output folder of task 1; errors as in ``load``."""
+    path = folder / f"{name}_checkpoints" / "best.ckpt"
+    model = load(path, DigitClassifier, data, "--task1-checkpoint", "task1.py")
+    if model.formats != (name,):
+        formats = " and ".join(model.formats)
+        raise UserError(f"--task1-checkpoint: {path} is a classifier of {formats}, not of {name}; run task1.py again")
+    return model
 
 
-def load_contrastive(args: Namespace, data: SpokenDigits) -> ContrastiveModel:
-    """The model of task 2 that ``--task2-checkpoint`` names, in eval mode; errors as in ``load_module``."""
-    return load_module(CONTRASTIVE, args.task2_checkpoint, TASK2, data)[0]
+def load(
+    path: str | Path,
+    kind: type[Module],
+    data: SpokenDigits | None = None,
+    flag: str = "checkpoint",
+    script: str = "task1.py",
+) -> Module:
+    """Load the module in a ``best.ckpt``, on the CPU and in eval mode.
 
+    The file is read with ``weights_only=True``, so that it cannot run code, and a small file cannot fill the memory.
 
-def load_supervised(args: Namespace, data: SpokenDigits, name: str) -> DigitClassifier:
-    """The "1d" or "2d" model of task 1 below ``--task1-checkpoint``, in eval mode; errors as in ``load_module``."""
-    path = args.task1_checkpoint / f"{name}_checkpoints" / "best.ckpt"
-    return load_module({f"supervised {name}": DigitClassifier}, path, TASK1, data)[0]
-
-
-def load_classifier(path: Path) -> DigitClassifier:
-    """A digit classifier of task 1 or 5, in eval mode, for recordings of anybody; errors as in ``load_module``."""
-    return load_module(CLASSIFIERS, path, Origin("CHECKPOINT", "task1.py"))[0]
-
-
-def load_any(path: Path) -> DigitClassifier | ContrastiveModel:
-    """Whatever model task 1, 2 or 5 left in ``path``, in eval mode; errors as in ``load_module``."""
-    return load_module(CLASSIFIERS | CONTRASTIVE, path, Origin("path", "task1.py"))[0]
-
-
-def load_encoders(path: Path) -> tuple[ContrastiveModel, Spread]:
-    """The model of task 2 in eval mode, and how the embeddings of both formats spread over its training clips.
+    Args:
+        kind: DigitClassifier or ContrastiveModel.
+        data: what the module will be tested on; without it, nothing is checked against its training.
+        flag, script: which flag named the file and which script makes such files, for the error message.
 
     Raises:
-        UserError: as in ``load_module``, or it was stored without a spread, see ``store_spread``.
+        UserError: no such file, not a checkpoint of this kind, weights that are not finite, or a model whose training
+            included a speaker whom ``data`` is going to test.
     """
-    module, checkpoint = load_module(CONTRASTIVE, path, TASK2)
-    width = EMBEDDING_DIM * len(module.embedder.encoders)
+    path, remedy = Path(path), f"make it with `python {script}` or name another with {flag}"
+    if not path.is_file():
+        raise UserError(f"{flag}: there is no {path}; {remedy}")
     try:
-        spread = Spread(*(part.double().numpy() for part in checkpoint["spread"]))
-        if spread.mean.shape != (width,) or spread.covariance.shape != (width, width):
-            raise ValueError
-        if not all(np.isfinite(part).all() for part in spread):
-            raise ValueError
-    except Exception as error:  # of a training that was stopped before its end, or made by hand
-        raise UserError(f"{TASK2.flag}: {path} does not tell how embeddings spread; {TASK2.remedy}") from error
-    return module, spread
+        checkpoint = _read(path)
+    except Exception as error:  # a file that is not a checkpoint fails in as many ways as there are files
+        raise UserError(f"{flag}: {path} is not a readable checkpoint; {remedy}") from error
+    try:
+        name = checkpoint["class"]
+        if name != kind.__name__:
+            if name in ("DigitClassifier", "ContrastiveModel"):
+                raise UserError(f"{flag}: {path} holds a {name}, not a {kind.__name__}; {remedy}")
+            raise ValueError("a class of another program")
+        module = kind(**checkpoint["hyper_parameters"])
+        module.load_state_dict(checkpoint["state_dict"])
+        if not all(torch.isfinite(value).all() for value in module.state_dict().values()):
+            raise UserError(f"{flag}: {path} holds weights that are not finite; {remedy}")
+        if data is not None:
+            _check_speakers(checkpoint["run"], data, flag)
+    except UserError:
+        raise
+    except Exception as error:  # and so does a checkpoint of another version
+        raise UserError(f"{flag}: {path} does not hold a {kind.__name__} of this version; {remedy}") from error
+    return module.eval()
+
+
+def load_whitening(path: Path) -> Whitening:
+    """The whitening of both embeddings that ``store_whitening`` added to task 2's checkpoint.
+
+    Raises:
+        UserError: it is not there, because the training was stopped before its end.
+    """
+    whitening, width = Whitening(), 2 * EMBEDDING_DIM
+    try:
+        whitening.mean_, whitening.covariance_ = (part.double().numpy() for part in _read(path)["whitening"])
+        if whitening.mean_.shape != (width,) or whitening.covariance_.shape != (width, width):
+            raise ValueError("of other embeddings")
+        if not (np.isfinite(whitening.mean_).all() and np.isfinite(whitening.covariance_).all()):
+            raise ValueError("not finite")
+    except Exception as error:
+        message = f"{path} lacks the statistics of its training embeddings; make it with `python task2.py`"
+        raise UserError(f"--task2-checkpoint: {message}") from error
+    return whitening
 
 
 @rank_zero_only
-def store_spread(path: Path, train: Embeddings) -> None:
-    """Add to task 2's checkpoint how its training clips' embeddings spread.
-
-    ``common.voice.identify`` whitens by it, and has no training clips.
+def store_whitening(path: Path, train: Embeddings) -> None:
+    """Fit the whitening of both embeddings and add it to task 2's checkpoint, for ``common.voice.identify``.
 
     Raises:
         UserError: the disk is full.
     """
-    checkpoint = _read(path)
-    checkpoint["spread"] = [torch.from_numpy(part).float() for part in spread_of(train.z["concat"])]
+    checkpoint, whitening = _read(path), Whitening().fit(train.z["concat"])
+    checkpoint["whitening"] = [torch.from_numpy(part).float() for part in (whitening.mean_, whitening.covariance_)]
     save_checkpoint(checkpoint, path)
 
 
-def save_checkpoint(checkpoint: dict, path: Path) -> None:
-    """Write a checkpoint whole or not at all, so that whenever a run ends the earlier one can be read.
+def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a complete checkpoint or none, so that the earlier one can be read whenever a run ends.
 
     Raises:
         UserError: the disk is full.
@@ -112,66 +126,24 @@ def save_checkpoint(checkpoint: dict, path: Path) -> None:
     write_atomically(path, content.getvalue())
 
 
-def load_module(
-    kinds: dict[str, type[pl.LightningModule]], path: Path, origin: Origin, data: SpokenDigits | None = None
-) -> tuple[pl.LightningModule, dict]:
-    """Rebuild the module that ``common.training.fit`` stored, and give all that was stored with it.
-
-    The file is read with ``weights_only=True``: a checkpoint cannot run code. Nor can a small one fill the memory.
-
-    Args:
-        kinds: the names under which it may have been stored, and what each is.
-        origin: which flag named the file and which script makes such files, for the error message.
-        data: what the module is going to be tested on; without it, nothing is checked against its training.
-
-    Raises:
-        UserError: no such file, not a checkpoint, a checkpoint of something else, one with weights that are no
-            numbers, or one whose training heard a speaker whom ``data`` is going to test.
-    """
-    flag, remedy = origin.flag, origin.remedy
-    wanted = " or ".join(kinds) if len(kinds) < 3 else "digit"
-    if not path.is_file():
-        raise UserError(f"{flag}: there is no {path}; {remedy}")
-    try:
-        checkpoint = _read(path)
-    except Exception as error:  # a file that is not a checkpoint fails in as many ways as there are files
-        raise UserError(f"{flag}: {path} is not a readable checkpoint; {remedy}") from error
-    try:
-        model, run = checkpoint["model"], checkpoint["run"]
-        # What is no text might be made to take for ever to show.
-        if not (isinstance(model, str) and isinstance(run["corpus"], str)):
-            raise TypeError
-        if model not in kinds:
-            raise UserError(f"{flag}: {path} holds a {model[:40]} model, not a {wanted} one; {remedy}")
-        module = kinds[model](**checkpoint["hyper_parameters"])
-        module.load_state_dict(checkpoint["state_dict"])
-        if not all(torch.isfinite(value).all() for value in module.state_dict().values()):
-            raise UserError(f"{flag}: {path} holds weights that are no finite numbers; {remedy}")
-        if data is not None:
-            _check_origin(run, data, flag)
-    except UserError:
-        raise
-    except Exception as error:  # and so does a checkpoint of something else
-        raise UserError(f"{flag}: {path} does not hold this version's {wanted} model; {remedy}") from error
-    return module.eval(), checkpoint
-
-
-def _read(path: Path) -> dict:
+def _read(path: Path) -> dict[str, Any]:
     with zipfile.ZipFile(path) as file:
         if sum(part.file_size for part in file.infolist()) > MAX_BYTES:
             raise ValueError("larger than any checkpoint of these tasks")
-    with warnings.catch_warnings(action="ignore"):  # which a strange file may cause; it is refused anyway
+    with warnings.catch_warnings(action="ignore"):  # a strange file may cause them; it is refused anyway
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint, dict):
         raise TypeError("not the contents of a checkpoint")
     return checkpoint
 
 
-def _check_origin(run: dict, data: SpokenDigits, flag: str) -> None:
-    if run["corpus"] != data.corpus.name:
+def _check_speakers(run: dict[str, Any], data: SpokenDigits, flag: str) -> None:
+    corpus = run["corpus"]
+    if not isinstance(corpus, str):
+        raise TypeError("not the name of a corpus")
+    if corpus != data.corpus.name:
         print(
-            f"Note: {flag} was trained on {printable(run['corpus'])[:80]}, this run is on {data.corpus.name}.",
-            file=sys.stderr,
+            f"Note: {flag} was trained on {printable(corpus)[:80]}, this run is on {data.corpus.name}.", file=sys.stderr
         )
-    elif heard := set(run["train_speakers"]) & set(data.names("test")):
-        raise UserError(f"{flag}: {len(heard)} test speakers were in its training; use its --fold")
+    elif known := set(run["train_speakers"]) & set(data.names("test")):
+        raise UserError(f"{flag}: {len(known)} test speakers were in its training; use its --fold")

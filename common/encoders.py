@@ -1,7 +1,7 @@
 """The two encoders: 2-layer CNNs, 32 -> 64 channels, 128-dim embeddings, 68,224 parameters together.
 
-Both follow the same plan. The first layer looks at 16 to 45 ms of the signal, the second at a fifth of a second, and
-the pooling keeps for every channel how strong it was on average and at its strongest moment.
+Both have the same structure. The first layer sees 16 to 45 ms of the signal, the second a fifth of a second, and the
+pooling keeps the mean and the maximum of every channel over time.
 
 Axes: B batch, N samples, F mel bands, T frames, C channels, D embedding.
 """
@@ -35,7 +35,7 @@ class Encoder1D(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         x = unit_power(wave if wave.ndim == 3 else wave.unsqueeze(1))  # [B, 1, N]
         x = self.filterbank(x)  # [B, 32, 400 per second]
-        # Log energies of 20 ms every 10 ms: what is said lies in them, and loudness becomes an offset.
+        # Log energies of 20 ms every 10 ms: they carry the speech sounds, and loudness becomes an offset.
         x = torch.log(F.avg_pool1d(x.square(), 8, stride=4) + POWER_FLOOR)  # [B, 32, T]
         x = F.relu(self.norm2(self.conv(self.norm1(x))))  # [B, 64, T]
         return self.project(mean_and_max(x))  # [B, D]
@@ -50,8 +50,9 @@ class Encoder2D(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # The kernel spans all bands: where on the frequency axis a formant lies is what tells vowels apart.
-        # Nothing is left to slide over there, so PyTorch's name for this 2D convolution is Conv1d, four times as fast.
+        # The position of a formant on the frequency axis tells vowels apart, so the kernel spans all 64 mel bands. With
+        # one position on that axis it is written as a Conv1d over time with the bands as channels: four times as fast
+        # as the same Conv2d.
         self.conv1 = nn.Conv1d(64, 32, kernel_size=3, stride=2, padding=1, bias=False)
         self.norm1 = nn.BatchNorm1d(32)
         self.conv2 = nn.Conv1d(32, 64, kernel_size=5, dilation=2, padding=4, bias=False)
@@ -73,8 +74,8 @@ def mean_and_max(x: Tensor) -> Tensor:
 def gabor_filters(count: int, size: int, low: float = 80.0, high: float = 7600.0) -> Tensor:
     """Sinusoids under Gaussian windows, spaced on the mel scale: [count, size], each of mean 0 and norm 1.
 
-    A filterbank that starts here learns in few clips what a random one needs many for. The windows get shorter as
-    the bands get wider, as far as ``size`` allows.
+    A filterbank that starts from them needs fewer clips than a random one. The windows get shorter as the bands get
+    wider, as far as ``size`` allows.
 
     Args:
         low, high: centre frequencies lie between these, Hz.

@@ -1,21 +1,22 @@
-"""What embeddings are worth: the one extraction that all evaluations use, accuracy intervals and the linear probe.
+"""Evaluate frozen models: embeddings, predictions, accuracies with intervals, linear probes.
 
-Nothing here trains an encoder. Axes: n clips, D embedding.
+Nothing here trains an encoder. Axes: n clips, B batch, N samples, D embedding.
 """
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+
+from common.modules import DigitClassifier
 
 PROBE_STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # C of scikit-learn: smaller is more regularised
 
@@ -32,33 +33,8 @@ class Embeddings(NamedTuple):
         return Embeddings({name: z[rows] for name, z in self.z.items()}, self.digit[rows], self.speaker[rows])
 
 
-@torch.inference_mode()
-def outputs(module: nn.Module, loader: DataLoader, change: Callable[[Tensor], Tensor] = lambda inputs: inputs) -> list:
-    """(output, digit, speaker) of each batch, in eval mode: no augmentation, fixed BatchNorm statistics.
-
-    The module moves to where the batches are.
-
-    Args:
-        change: applied to the inputs first.
-    """
-    was_training = module.training
-    module.eval()
-    results = [(module.to(batch.inputs.device)(change(batch.inputs)), batch.digit, batch.speaker) for batch in loader]
-    module.train(was_training)
-    return results
-
-
-def embed(embedder: nn.Module, loader: DataLoader) -> Embeddings:
-    """Embed every clip of ``loader``, in its order."""
-    parts, digits, speakers = zip(*outputs(embedder, loader), strict=True)
-    z = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
-    if len(z) > 1:
-        z["concat"] = np.hstack(list(z.values()))
-    return Embeddings(z, torch.cat(digits).cpu().numpy(), torch.cat(speakers).cpu().numpy())
-
-
 class Predictions(NamedTuple):
-    """What a digit classifier makes of some clips."""
+    """The output of a digit classifier for some clips."""
 
     logits: Tensor  # [n, 10]
     digit: Tensor  # [n] the truth
@@ -69,54 +45,90 @@ class Predictions(NamedTuple):
         return self.logits.argmax(dim=1)
 
     def accuracy(self, prefix: str) -> dict:
-        """Accuracy with its interval; ``prefix`` is what the names of the results begin with."""
+        """Accuracy as in ``accuracy_metrics``."""
         return accuracy_metrics(prefix, int((self.predicted == self.digit).sum()), len(self.digit))
 
+    def metrics(self, prefix: str) -> dict:
+        """Accuracy, and cross-entropy in nats."""
+        return self.accuracy(prefix) | {f"{prefix}_loss": float(F.cross_entropy(self.logits, self.digit))}
 
+
+def batches_for(module: nn.Module, loader: Iterable) -> Iterator:
+    """The batches of ``loader``, with ``module`` on their device and in eval mode, whose earlier mode is restored.
+
+    In eval mode nothing is augmented, and the BatchNorm statistics are fixed.
+    """
+    was_training = module.training
+    module.eval()
+    try:
+        for batch in loader:
+            module.to(batch[0].device)
+            yield batch
+    finally:
+        module.train(was_training)
+
+
+@torch.inference_mode()
+def embed(embedder: nn.Module, loader: Iterable) -> Embeddings:
+    """Embed every clip of ``loader`` (batches of waveform, digit, speaker), in its order."""
+    parts, digits, speakers = [], [], []
+    for waveform, digit, speaker in batches_for(embedder, loader):
+        parts.append(embedder(waveform))  # {format: [B, D]}
+        digits.append(digit)
+        speakers.append(speaker)
+    z = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+    if len(z) > 1:
+        z["concat"] = np.hstack(list(z.values()))
+    return Embeddings(z, torch.cat(digits).cpu().numpy(), torch.cat(speakers).cpu().numpy())
+
+
+@torch.inference_mode()
 def predict_digits(
-    classifier: nn.Module, loader: DataLoader, change: Callable[[Tensor], Tensor] = lambda inputs: inputs
+    classifier: DigitClassifier, loader: Iterable, change: Callable[[Tensor], Tensor] | None = None
 ) -> Predictions:
-    """Classify every clip of ``loader``, in its order; ``change`` is applied to the inputs first."""
-    logits, digit, _ = (torch.cat(part).cpu() for part in zip(*outputs(classifier, loader, change), strict=True))
-    return Predictions(logits, digit)
+    """Classify every clip of ``loader``, in its order.
+
+    Args:
+        loader: batches of type ``Batch`` or ``EmbeddedBatch``.
+        change: applied to the waveforms first.
+    """
+    logits, digits = [], []
+    for batch in batches_for(classifier, loader):
+        changed = batch._replace(waveform=change(batch.waveform)) if change else batch
+        logits.append(classifier.predict_step(changed))  # [B, 10]
+        digits.append(batch.digit)
+    return Predictions(torch.cat(logits).cpu(), torch.cat(digits).cpu())
 
 
-def score_digits(predictions: Predictions, prefix: str) -> dict:
-    """Accuracy with its interval, and cross-entropy in nats; ``prefix`` is what their names begin with."""
-    loss = float(F.cross_entropy(predictions.logits, predictions.digit))
-    return predictions.accuracy(prefix) | {f"{prefix}_loss": loss}
+def white_noise(snr_db: float) -> Callable[[Tensor], Tensor]:
+    """A change for ``predict_digits``, the same for every model: clips at half their level, and white noise.
 
+    Args:
+        snr_db: signal-to-noise ratio. The change takes and returns [B, N] int16.
+    """
+    generator = torch.Generator().manual_seed(0)
 
-def score_in_noise(classifier: nn.Module, loader: DataLoader, snr_db: float) -> dict:
-    """Digit accuracy under white noise, the same at every call; ``snr_db`` is its signal-to-noise ratio."""
-    noisy = functools.partial(add_white_noise, snr_db=snr_db, generator=torch.Generator().manual_seed(0))
-    return predict_digits(classifier, loader, noisy).accuracy(f"noise_{snr_db:g}db")
+    def add_noise(wave: Tensor) -> Tensor:
+        signal = wave.float() / 2  # headroom for the noise
+        level = signal.square().mean(dim=1, keepdim=True).sqrt() * 10 ** (-snr_db / 20)  # [B, 1]
+        noise = torch.randn(wave.shape, generator=generator).to(wave.device)  # the same on any device
+        return (signal + level * noise).round().clamp(-32768, 32767).short()
 
-
-def add_white_noise(wave: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:
-    """Clips at half their level with noise at ``snr_db`` below it: [B, N] int16 -> [B, N] int16."""
-    signal = wave.float() / 2  # room for the noise on top
-    level = signal.square().mean(dim=1, keepdim=True).sqrt() * 10 ** (-snr_db / 20)
-    noisy = signal + level * torch.randn(wave.shape, generator=generator).to(wave.device)  # the same on any device
-    return noisy.round().clamp(-32768, 32767).short()
+    return add_noise
 
 
 def accuracy_metrics(prefix: str, correct: int, total: int) -> dict:
-    """Accuracy with its number of clips and its 95% interval, as every metrics file gives it."""
+    """Accuracy with its number of clips and its 95% interval (Wilson, JASA 22, 1927), as every metrics file has it.
+
+    Args:
+        prefix: begins the keys: {prefix}_acc, {prefix}_clips, {prefix}_acc_ci95.
+    """
+    interval = binomtest(correct, total).proportion_ci(method="wilson")
     return {
         f"{prefix}_acc": correct / total,
         f"{prefix}_clips": total,
-        f"{prefix}_acc_ci95": wilson_interval(correct, total),
+        f"{prefix}_acc_ci95": [float(interval.low), float(interval.high)],
     }
-
-
-def wilson_interval(correct: int, total: int) -> list[float]:
-    """95% interval of a proportion that stays inside [0, 1] even at 0 or 100% (Wilson, JASA 22, 1927)."""
-    z = 1.959964
-    p = correct / total
-    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * np.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    return [max(0.0, float(centre - half)), min(1.0, float(centre + half))]
 
 
 def linear_probe(name: str, train: Embeddings, val: Embeddings, test: Embeddings) -> dict:
@@ -131,15 +143,15 @@ def linear_probe(name: str, train: Embeddings, val: Embeddings, test: Embeddings
         train, val and test accuracy with their intervals, and the chosen ``C``.
     """
     sets = {"train": train, "val": val, "test": test}
+    strength = None
     if len(np.unique(train.digit)) == 1:  # scikit-learn refuses to fit one class; its prediction is that class
         predicted = {key: np.full(len(part.digit), train.digit[0]) for key, part in sets.items()}
-        strength = None
     else:
         probes = {c: _fit_probe(train.z[name], train.digit, c) for c in PROBE_STRENGTHS}
-        scores = {c: probe.score(val.z[name], val.digit) for c, probe in probes.items()}
-        strength = max(scores, key=scores.get)  # of equals the first: the most regularised
+        # Of equal scores the first, which is the most regularised.
+        strength = max(PROBE_STRENGTHS, key=lambda c: probes[c].score(val.z[name], val.digit))
         predicted = {key: probes[strength].predict(part.z[name]) for key, part in sets.items()}
-    result = {"C": strength}
+    result: dict = {"C": strength}
     for key, part in sets.items():
         result |= accuracy_metrics(key, int((predicted[key] == part.digit).sum()), len(part.digit))
     return result
@@ -147,6 +159,7 @@ def linear_probe(name: str, train: Embeddings, val: Embeddings, test: Embeddings
 
 def _fit_probe(x: np.ndarray, digit: np.ndarray, strength: float) -> Pipeline:
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
-    # The solver's products are small: sharing one out costs more than it saves, and many times more on busy cores.
+    # The matrix products of the solver are small: sharing one among threads costs more than it saves, and many times
+    # more on busy cores.
     with threadpool_limits(1, user_api="blas"):
         return probe.fit(x, digit)

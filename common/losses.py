@@ -7,11 +7,13 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 
-def info_nce(a: Tensor, b: Tensor, temperature: Tensor | float = 0.1) -> Tensor:
-    """Symmetric InfoNCE: each clip in one format must find itself among all clips in the other format.
+def info_nce(a: Tensor, b: Tensor, temperature: Tensor | float = 0.2) -> Tensor:
+    """Symmetric InfoNCE: each clip in one format has to find itself among all clips in the other format.
 
     With ``s[i, j]`` the cosine similarity of ``a[i]`` and ``b[j]`` divided by the temperature, the mean over i of
     ``-log softmax(s[i, :])[i]`` and ``-log softmax(s[:, i])[i]``, averaged. Swapping ``a`` and ``b`` changes nothing.
+
+    The temperature is fixed: when learned it fell to 0.04, focused on the hardest negatives and hurt the digit probe.
 
     Shape:
         a, b: [B, D], one row per clip, in the same order. Returns a scalar, in nats; log(B) at chance.
@@ -33,8 +35,9 @@ def info_nce(a: Tensor, b: Tensor, temperature: Tensor | float = 0.1) -> Tensor:
 def gather(z: Tensor) -> Tensor:
     """The rows of all processes, with gradients: [B, D] -> [processes * B, D]; ``z`` itself where there is one process.
 
-    Every clip then has the clips of all processes for negatives. Each process computes the whole loss, gradients flow
-    back to where the rows came from, and averaging them (as DDP does) gives those of a single process with all rows.
+    Every clip then has the clips of all processes as negatives. Each process computes the whole loss, gradients flow
+    back to the process that the rows came from, and averaging them (as DDP does) gives those of one process with all
+    rows.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return z

@@ -1,34 +1,44 @@
-"""The two Lightning modules: digit classification (tasks 1 and 5) and contrastive learning (task 2)."""
+"""The two Lightning modules: digit classification (tasks 1 and 5) and contrastive learning (task 2).
+
+Both train in any ``pl.Trainer`` on any loader whose batches begin with (waveform, digit). Axes: B batch, N samples,
+D embedding.
+"""
+
+from collections.abc import Callable, Sequence
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
 
 from common.audio import LogMel, to_float
 from common.augmentation import random_channel, random_masks, random_rates, random_shifts, warp
-from common.data import Batch
+from common.data import Batch, EmbeddedBatch
 from common.encoders import EMBEDDING_DIM, Encoder1D, Encoder2D
 from common.losses import gather, info_nce
 
 DIGITS = 10
-# Of InfoNCE. A learned one falls to 0.04, where the loss sees little but the nearest strangers, and digits suffer.
-TEMPERATURE = 0.2
-# Also in the validation loss: without it that is lowest when the training is most confident, not when it is done.
-LABEL_SMOOTHING = 0.1
-ENCODERS = {"1d": Encoder1D, "2d": Encoder2D}
+# The smoothing is also in the validation loss, which would otherwise be lowest at the epoch that is most confident.
+smoothed_cross_entropy = nn.CrossEntropyLoss(label_smoothing=0.1)
+ENCODERS: dict[str, type[Encoder1D] | type[Encoder2D]] = {"1d": Encoder1D, "2d": Encoder2D}
 
 
 class Embedder(nn.Module):
-    """Encoders with their front ends: cached waveforms in, one embedding per format out.
+    """Encoders with their front ends: waveforms in, one embedding per format out.
 
-    In training mode the clip is augmented, except for its speed independently for each format; in eval mode it is not.
+    In training mode each format sees its own augmentation of the clip, except for the speed, which they share. In eval
+    mode nothing is augmented.
 
     Shape:
-        wave: [B, N] int16 at 16 kHz. Returns {format: [B, 128]} for the formats given, "1d" and/or "2d".
+        wave: [B, N] at 16 kHz, float in [-1, 1] or int16. Returns {format: [B, 128]} for each of ``formats``.
+
+    Raises:
+        ValueError: waveforms of another dtype or shape.
     """
 
-    def __init__(self, formats: tuple[str, ...], augment: str = "both") -> None:
+    def __init__(self, formats: Sequence[str] = ("1d", "2d"), augment: str = "both") -> None:
         super().__init__()
         self.encoders = nn.ModuleDict({name: ENCODERS[name]() for name in formats})
         self.log_mel = LogMel()
@@ -37,21 +47,21 @@ class Embedder(nn.Module):
 
     def forward(self, wave: Tensor) -> dict[str, Tensor]:
         wave = to_float(wave)
-        rates = random_rates(wave) if self.training and self.augments_waveform else None
+        # One speed for both formats: it shifts pitch and formants. Matching a clip with itself at another speed would
+        # teach the encoders to ignore them, and they are what voices differ in.
+        rates = random_rates(wave) if self.training and self.augments_waveform else None  # [B, 1]
         return {name: encoder(self._view(wave, rates, name)) for name, encoder in self.encoders.items()}
 
     def _view(self, wave: Tensor, rates: Tensor | None, name: str) -> Tensor:
         if rates is not None:
-            # One speed for both formats: it shifts pitch and formants, and to match a clip with itself at another
-            # speed would be to learn that these do not matter. They are what voices differ in.
             wave = random_channel(warp(wave, rates, random_shifts(wave)))
         if name == "1d":
             return wave
-        log_mel = self.log_mel(wave)  # [B, F, T]
+        log_mel = self.log_mel(wave)  # [B, mel bands, frames]
         return random_masks(log_mel) if self.training and self.augments_spectrogram else log_mel
 
     def copy_weights(self, other: "Embedder") -> None:
-        """Take over the weights and statistics that ``other`` has for this one's formats; nothing is shared."""
+        """Copy the weights and statistics of the encoders that ``other`` shares with this one."""
         for name, encoder in self.encoders.items():
             encoder.load_state_dict(other.encoders[name].state_dict())
 
@@ -60,65 +70,65 @@ class Embedder(nn.Module):
         return {name: sum(p.numel() for p in encoder.parameters()) for name, encoder in self.encoders.items()}
 
 
-class _Trained(pl.LightningModule):
-    """A module whose ``_measure`` gives the loss of a batch and, where there are labels, the accuracy ("acc").
+class LogsEpochMeans(pl.LightningModule):
+    """Logs ``train_loss``, ``val_loss`` and so on as means over the clips of an epoch.
 
-    Their means over the clips of an epoch are logged as ``train_loss``, ``val_loss``, ``train_acc`` and ``val_acc``.
+    They are logged once per epoch: logging every step takes longer than training a linear layer.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.sums: dict[str, Tensor] = {}  # by logged name, in the present epoch: [sum over clips, clips]
+        self.sums: dict[str, Tensor] = {}  # [sum over clips, number of clips] of the present epoch
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        return self._step(batch, "train")
-
-    def validation_step(self, batch: Batch, _: int) -> None:
-        self._step(batch, "val")
+    def log_mean(self, stage: str, clips: int, **means: Tensor) -> None:
+        """Add the means over the clips of a batch; ``stage`` is "train" or "val"."""
+        for key, value in means.items():
+            mean = value.detach()
+            total = torch.stack([mean * clips, torch.full_like(mean, clips)])
+            self.sums[f"{stage}_{key}"] = self.sums.get(f"{stage}_{key}", torch.zeros_like(total)) + total
 
     def on_validation_epoch_end(self) -> None:
-        # Once an epoch, after its training too: what Lightning does to log a step takes longer than to train a head.
         for name, (total, clips) in self.sums.items():
             self.log(name, total / clips, batch_size=int(clips), sync_dist=True)
         self.sums.clear()
 
-    def _step(self, batch: Batch, stage: str) -> Tensor:
-        measured, clips = self._measure(batch), len(batch.digit)
-        for measure, value in measured.items():
-            name, mean = f"{stage}_{measure}", value.detach()
-            self.sums[name] = self.sums.get(name, 0) + torch.stack([mean * clips, torch.full_like(mean, clips)])
-        return measured["loss"]
+    def on_train_epoch_end(self) -> None:
+        self.on_validation_epoch_end()  # of a training without validation
 
 
-class DigitClassifier(_Trained):
-    """A linear layer on the embeddings of one or both formats, trained with the encoders or, if frozen, without them.
+class DigitClassifier(LogsEpochMeans):
+    """A linear layer on the embeddings of one or both formats, trained together with the encoders or, if frozen, alone.
 
-    A frozen encoder stays in eval mode, so neither its weights nor its BatchNorm statistics move, and the module is
-    trained on batches of embeddings that were computed once. In use it takes waveforms either way.
+    Frozen encoders stay in eval mode, so that neither their weights nor their BatchNorm statistics move. Their
+    embeddings can then be computed once: batches of type ``EmbeddedBatch`` skip the encoders.
 
     Args:
-        formats: the formats whose embeddings are concatenated.
-        lr: peak learning rate of the head, and of the encoders unless they have their own.
+        formats: "1d", "2d" or both, whose embeddings are then concatenated.
+        lr: peak learning rate of the linear layer, and of the encoders unless ``encoder_lr`` is given.
         encoder_lr: peak learning rate of encoders that are fine-tuned.
-        frozen: train the head alone.
-        augment: see common.augmentation.KINDS.
+        frozen: train the linear layer alone.
+        augment: one of common.augmentation.KINDS.
+        loss: of logits [B, 10] and digits [B].
+        optimizer: makes an optimizer of parameter groups.
     """
 
     def __init__(
         self,
-        formats: tuple[str, ...],
+        formats: Sequence[str],
         lr: float = 3e-3,
         encoder_lr: float | None = None,
         frozen: bool = False,
         augment: str = "both",
+        loss: Callable[[Tensor, Tensor], Tensor] = smoothed_cross_entropy,
+        optimizer: Callable[[list[dict]], Optimizer] = AdamW,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters({"formats": list(formats), "frozen": frozen, "augment": augment})
-        self.formats, self.frozen = tuple(formats), frozen
-        self.lr, self.encoder_lr = lr, encoder_lr or lr
+        self.save_hyperparameters(ignore=["loss", "optimizer"])
+        self.formats, self.frozen, self.lr, self.encoder_lr = tuple(formats), frozen, lr, encoder_lr or lr
+        self.loss, self.optimizer = loss, optimizer
         self.embedder = Embedder(self.formats, augment)
         width = EMBEDDING_DIM * len(self.formats)
-        # Standardised embeddings let one learning rate fit all, whatever scale the encoders' training left them at.
+        # Standardised embeddings let one learning rate fit every scale that the encoders' training produced.
         self.head = nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, DIGITS))
         if frozen:
             self.embedder.requires_grad_(False).eval()
@@ -129,47 +139,83 @@ class DigitClassifier(_Trained):
             self.embedder.eval()
         return self
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Digit logits [B, 10] of waveforms [B, N] int16, or of embeddings [B, D] that were computed before."""
-        if inputs.is_floating_point():
-            return self.head(inputs)
-        return self.head(torch.cat(list(self.embedder(inputs).values()), dim=1))
+    def forward(self, wave: Tensor) -> Tensor:
+        """Digit logits of waveforms, see ``Embedder``: [B, N] -> [B, 10]."""
+        return self.classify(torch.cat(list(self.embedder(wave).values()), dim=1))
 
-    def _measure(self, batch: Batch) -> dict[str, Tensor]:
-        logits = self(batch.inputs)
-        return {
-            "loss": F.cross_entropy(logits, batch.digit, label_smoothing=LABEL_SMOOTHING),
-            "acc": (logits.argmax(dim=1) == batch.digit).float().mean(),
-        }
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Digit logits of embeddings: [B, D] -> [B, 10], D = 128 for each format."""
+        return self.head(embedding)
 
-    def configure_optimizers(self) -> dict:
-        groups = [{"params": self.head.parameters(), "lr": self.lr}]
+    def predict_step(self, batch: Batch | EmbeddedBatch, index: int = 0) -> Tensor:
+        """Digit logits of a batch, [B, 10]."""
+        return self.classify(batch.embedding) if isinstance(batch, EmbeddedBatch) else self(batch[0])
+
+    def training_step(self, batch: Batch | EmbeddedBatch, index: int = 0) -> Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch | EmbeddedBatch, index: int = 0) -> None:
+        self._step(batch, "val")
+
+    def _step(self, batch: Batch | EmbeddedBatch, stage: str) -> Tensor:
+        logits, digit = self.predict_step(batch), batch[1]  # [B, 10], [B]
+        loss = self.loss(logits, digit)
+        self.log_mean(stage, len(digit), loss=loss, acc=(logits.argmax(dim=1) == digit).float().mean())
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        groups: list[dict] = [{"params": self.head.parameters(), "lr": self.lr}]
         if not self.frozen:
             groups.append({"params": self.embedder.parameters(), "lr": self.encoder_lr})
-        return one_cycle(self, groups)
+        return one_cycle(self.optimizer(groups), self.trainer.estimated_stepping_batches)
 
 
-class ContrastiveModel(_Trained):
-    """Both encoders trained so that the two formats of a clip find each other among the clips of a batch.
+class ContrastiveModel(LogsEpochMeans):
+    """Both encoders, trained so that the two formats of a clip find each other among the clips of a batch.
 
-    Projection heads stand between the embeddings and the loss, as in SimCLR (arXiv:2002.05709): what the loss throws
-    away is then lost behind the embedding, not in it.
+    Projection heads stand between the embeddings and the loss, as in SimCLR (arXiv:2002.05709): the information that
+    the loss discards is then lost behind the embedding, not in it.
+
+    Args:
+        lr: peak learning rate.
+        augment: one of common.augmentation.KINDS.
+        loss: of the projections of the two formats, [B, 64] each.
+        optimizer: makes an optimizer of parameter groups.
     """
 
-    def __init__(self, lr: float = 3e-3, augment: str = "both") -> None:
+    def __init__(
+        self,
+        lr: float = 3e-3,
+        augment: str = "both",
+        loss: Callable[[Tensor, Tensor], Tensor] = info_nce,
+        optimizer: Callable[[list[dict]], Optimizer] = AdamW,
+    ) -> None:
         super().__init__()
-        self.save_hyperparameters({"augment": augment})
-        self.lr = lr
+        self.save_hyperparameters(ignore=["loss", "optimizer"])
+        self.lr, self.loss, self.optimizer = lr, loss, optimizer
         self.embedder = Embedder(("1d", "2d"), augment)
         self.projections = nn.ModuleDict({name: projection_head() for name in self.embedder.encoders})
 
-    def _measure(self, batch: Batch) -> dict[str, Tensor]:
-        embeddings = self.embedder(batch.inputs)
-        projected = {name: gather(self.projections[name](z)) for name, z in embeddings.items()}  # [B, 64]
-        return {"loss": info_nce(projected["1d"], projected["2d"], TEMPERATURE)}
+    def forward(self, wave: Tensor) -> dict[str, Tensor]:
+        """The embeddings of waveforms, see ``Embedder``: [B, N] -> {"1d": [B, 128], "2d": [B, 128]}."""
+        return self.embedder(wave)
 
-    def configure_optimizers(self) -> dict:
-        return one_cycle(self, [{"params": self.parameters(), "lr": self.lr}])
+    def training_step(self, batch: Batch, index: int = 0) -> Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, index: int = 0) -> None:
+        self._step(batch, "val")
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        embeddings = self(batch[0])  # {format: [B, D]}
+        a, b = (gather(self.projections[name](z)) for name, z in embeddings.items())  # [processes * B, 64] each
+        loss = self.loss(a, b)
+        self.log_mean(stage, len(batch[0]), loss=loss)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        groups = [{"params": self.parameters(), "lr": self.lr}]
+        return one_cycle(self.optimizer(groups), self.trainer.estimated_stepping_batches)
 
 
 def projection_head(out_dim: int = 64) -> nn.Sequential:
@@ -182,17 +228,20 @@ def projection_head(out_dim: int = 64) -> nn.Sequential:
     )
 
 
-def one_cycle(module: pl.LightningModule, groups: list[dict]) -> dict:
-    """AdamW with a learning rate that rises to each group's ``lr`` and falls to nothing (arXiv:1708.07120)."""
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    # Not Trainer.estimated_stepping_batches: that makes the workers read before a resumed run knows its epoch.
-    steps = len(module.trainer.datamodule.train_dataloader()) * module.trainer.max_epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
+def one_cycle(optimizer: Optimizer, steps: float) -> OptimizerLRScheduler:
+    """The optimizer with a learning rate that rises to the ``lr`` of each group and falls to zero (arXiv:1708.07120).
+
+    Args:
+        steps: of the whole training.
+    """
+    if not 0 < steps < float("inf"):  # a training without an end has no cycle
+        return {"optimizer": optimizer}
+    schedule = OneCycleLR(
         optimizer,
-        max_lr=[group["lr"] for group in groups],
+        max_lr=[group["lr"] for group in optimizer.param_groups],
         # OneCycleLR refuses fewer than two steps.
-        total_steps=max(2, steps),
-        # OneCycleLR divides by the length of the rise, and takes a fifth of five steps for none.
+        total_steps=max(2, int(steps)),
+        # OneCycleLR divides by the length of the rise, and counts a fifth of five steps as none.
         pct_start=0.2 if steps != 5 else 0.3,
     )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

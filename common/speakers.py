@@ -1,22 +1,21 @@
-"""Who is speaking: identification by nearest neighbours and verification by cosine similarity, on frozen embeddings.
+"""Speaker identification by nearest neighbours and verification by cosine similarity, on frozen embeddings.
 
-All speakers here are test speakers: nobody in the training of the encoders is among them. Axes: n clips, D embedding.
+All speakers here are test speakers: none of them was in the training of the encoders. Axes: n clips, D embedding.
 """
 
 import warnings
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.utils.extmath import weighted_mode
 
-from common.corpus.clips import systematic_sample
+from common.corpus.split import systematic_sample
 from common.evaluate import Embeddings, accuracy_metrics
 from common.run.console import UserError
 
 NEIGHBOURS = (1, 3, 5, 7, 11, 15)
-WHITENING_POWER = 0.35  # of the variance; 0 only rotates, 0.5 whitens
 ENROLMENT_DIGITS = (0, 1, 2, 3, 4)  # of the text-independent variant; the other five are queried
 
 
@@ -32,96 +31,93 @@ class Verification(NamedTuple):
 def identify(
     enrolment: Embeddings, query: Embeddings, name: str, seed: int, prefix: str = "test"
 ) -> tuple[dict, np.ndarray]:
-    """Name the speaker of each query clip by its k nearest enrolled clips (cosine; closer neighbours count more).
+    """Identify the speaker of each query clip by its k nearest enrolled clips (cosine; closer neighbours weigh more).
 
     k is chosen by cross-validation inside the enrolment, and the queries are used once.
 
     Args:
         name: which embedding: "1d", "2d" or "concat".
-        prefix: what the names of the results begin with.
+        prefix: begins the keys of the results.
 
     Returns:
-        accuracy with its number of clips and interval, and the chosen ``k``; and the speaker named for each query, [n].
+        accuracy with its number of clips and interval, and the chosen ``k``; the predicted speaker of each query, [n].
 
     Raises:
-        UserError: a query speaker is not enrolled, so that no k could find them, or nobody is queried.
+        UserError: a query speaker is not enrolled, so that no k could be right, or there are no queries.
     """
     strangers = set(query.speaker.tolist()) - set(enrolment.speaker.tolist())
     if strangers or len(query.speaker) == 0:
         raise UserError(
             f"{len(strangers) or 'all'} speaker(s) have too few clips to be both enrolled and queried; raise --ratio"
         )
-    # scikit-learn takes many speakers with few clips each for a mistake, once per fold and k.
+    # scikit-learn warns about many speakers with few clips each, once per fold and k.
     warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
-    k = _choose_k(enrolment.z[name], enrolment.speaker, seed)
-    predicted = _knn(k).fit(enrolment.z[name], enrolment.speaker).predict(query.z[name])
-    correct = int((predicted == query.speaker).sum())
-    return accuracy_metrics(prefix, correct, len(predicted)) | {f"{prefix}_k": k}, predicted
-
-
-def _choose_k(z: np.ndarray, speaker: np.ndarray, seed: int) -> int:
-    """The k that names the most held-out clips right; of equals the smallest."""
+    z, speaker = enrolment.z[name], enrolment.speaker
+    knn = KNeighborsClassifier(1, metric="cosine", weights=_closeness)
     folds = min(5, int(np.unique(speaker, return_counts=True)[1].min()))
-    if folds < 2:  # one clip per speaker leaves nothing to choose on
-        return 1
-    smallest_part = len(speaker) - -(-len(speaker) // folds)
-    candidates = [k for k in NEIGHBOURS if k <= smallest_part]
-    scores = []
-    for kept, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(z, speaker):
-        # One search serves every k: the neighbours come nearest first.
-        distances, neighbours = _knn(candidates[-1]).fit(z[kept], speaker[kept]).kneighbors(z[held_out])
-        names, weights = speaker[kept][neighbours], _closeness(distances)
-        votes = [weighted_mode(names[:, :k], weights[:, :k], axis=1)[0].ravel() for k in candidates]
-        scores.append([np.mean(vote == speaker[held_out]) for vote in votes])
-    return candidates[int(np.argmax(np.mean(scores, axis=0)))]
+    if folds > 1:  # with one clip of a speaker none can be held out
+        smallest = len(speaker) - -(-len(speaker) // folds)  # number of clips that are left to be neighbours
+        candidates = {"n_neighbors": [k for k in NEIGHBOURS if k <= smallest]}
+        cross_validation = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        # Of equal scores the first, which is the smallest k.
+        knn = GridSearchCV(knn, candidates, cv=cross_validation).fit(z, speaker).best_estimator_
+    predicted = knn.fit(z, speaker).predict(query.z[name])
+    correct = int((predicted == query.speaker).sum())
+    return accuracy_metrics(prefix, correct, len(predicted)) | {f"{prefix}_k": knn.n_neighbors}, predicted
 
 
-def _knn(k: int) -> KNeighborsClassifier:
-    return KNeighborsClassifier(k, metric="cosine", weights=_closeness)
+def _closeness(distances: np.ndarray) -> np.ndarray:
+    return 1 / (distances + 1e-6)
 
 
-class Spread(NamedTuple):
-    """How the embeddings of some clips lie: what whitening needs to know of them."""
+class Whitening(TransformerMixin, BaseEstimator):
+    """Centres embeddings and equalises most of their variances, by the clips that it was fitted on.
 
-    mean: np.ndarray  # [D]
-    covariance: np.ndarray  # [D, D]
+    A few strong axes carry the digits and dominate the many weak ones that carry the voice. Dividing by the standard
+    deviation along each principal axis (full whitening) would amplify the axes that carry nothing just as much. The
+    power between was chosen on the training speakers; no label is used.
 
+    Args:
+        power: of the variance; 0 only rotates, 0.5 whitens fully.
 
-def spread_of(z: np.ndarray) -> Spread:
-    """Mean and covariance of embeddings [n, D]; n must be at least 2."""
-    return Spread(z.mean(axis=0), np.cov(z, rowvar=False))
+    Attributes:
+        mean_: [D].
+        covariance_: [D, D].
+    """
+
+    def __init__(self, power: float = 0.35) -> None:
+        self.power = power
+
+    def fit(self, z: np.ndarray, y: None = None) -> "Whitening":
+        """Learn mean and covariance of embeddings [n, D]; n must be at least 2."""
+        self.mean_, self.covariance_ = z.mean(axis=0), np.cov(z, rowvar=False)
+        return self
+
+    def transform(self, z: np.ndarray) -> np.ndarray:
+        """Embeddings [n, D] along the principal axes, centred and partly whitened: [n, D]."""
+        variance, axes = np.linalg.eigh(self.covariance_)  # [D], [D, D]
+        # An axis without variance leaves nothing to divide by. If all clips are the same, none has any.
+        floor = 0.01 * variance.mean() or 1.0
+        return (z - self.mean_) @ axes / (variance.clip(min=0) + floor) ** self.power
 
 
 def whiten(train: Embeddings, test: Embeddings) -> Embeddings:
-    """Centre the test embeddings and even out most of their variances, by what varies in the training clips."""
-    z = {name: whiten_by(spread_of(values), test.z[name]) for name, values in train.z.items()}
-    return Embeddings(z, test.digit, test.speaker)
-
-
-def whiten_by(spread: Spread, z: np.ndarray) -> np.ndarray:
-    """Centre embeddings [n, D] and even out most of their variances, by how other clips spread.
-
-    Few strong axes carry the digits, and drown the many weak ones that carry the voice. Dividing by the standard
-    deviation along each principal axis (full whitening) would raise those that carry nothing just as much. The power
-    between was chosen on the training speakers; no label is used.
-    """
-    variance, axes = np.linalg.eigh(spread.covariance)  # [D], [D, D]
-    floor = 0.01 * variance.mean()  # along axes without variance there is nothing to divide by
-    return (z - spread.mean) @ axes / (variance.clip(min=0) + floor) ** WHITENING_POWER
+    """The test embeddings of each format, whitened by the training clips."""
+    return test._replace(z={name: Whitening().fit(z).transform(test.z[name]) for name, z in train.z.items()})
 
 
 def halves(embeddings: Embeddings, seed: int) -> tuple[Embeddings, Embeddings]:
     """Enrolment and query: every second clip of each speaker and digit. Every query speaker is enrolled."""
     queried = systematic_sample(embeddings.speaker, embeddings.digit, 0.5, seed)
-    # Somebody with a single clip can only be enrolled.
+    # A speaker with a single clip can only be enrolled.
     queried &= np.isin(embeddings.speaker, embeddings.speaker[~queried])
     return embeddings.take(~queried), embeddings.take(queried)
 
 
 def split_by_digit(embeddings: Embeddings) -> tuple[Embeddings, Embeddings] | None:
-    """Enrolment and query with different words in them, so that only the voice can be recognised.
+    """Enrolment (digits 0 to 4) and query (5 to 9) with different words, so that only the voice can be recognised.
 
-    Speakers without clips on both sides are left out; ``None`` if that leaves nobody.
+    Speakers without clips on both sides are left out; ``None`` if no speaker remains.
     """
     enrolled = np.isin(embeddings.digit, ENROLMENT_DIGITS)
     on_both_sides = np.intersect1d(embeddings.speaker[enrolled], embeddings.speaker[~enrolled])
@@ -160,8 +156,8 @@ def equal_error_rate(scores: np.ndarray, same: np.ndarray) -> Verification:
         The trade-off; the EER is interpolated where the two error rates cross.
     """
     alike, different = np.sort(scores[same]), np.sort(scores[~same])
-    # The curve has corners only just above and at the score of a same-speaker pair: between two of these false accepts
-    # alone grow. A sort of all pairs with their labels would take ten times as long.
+    # The curve has corners only just above and at the score of a same-speaker pair: between two of these only the false
+    # accepts grow. scikit-learn's det_curve, which sorts all pairs with their labels, takes ten times as long.
     corners = np.unique(alike)[::-1]
     rejects, accepts = (
         np.stack([np.searchsorted(kind, corners, side) for side in ("right", "left")], axis=1).ravel() / len(kind)
@@ -176,7 +172,3 @@ def equal_error_rate(scores: np.ndarray, same: np.ndarray) -> Verification:
     share = gap[before] / (gap[before] - gap[after])
     eer = false_accepts[before] + share * (false_accepts[after] - false_accepts[before])
     return Verification(false_accepts, false_rejects, float(eer), float(thresholds[after]))
-
-
-def _closeness(distances: np.ndarray) -> np.ndarray:
-    return 1 / (distances + 1e-6)

@@ -1,138 +1,145 @@
-"""Train and keep the best weights: the one place that makes a Lightning Trainer."""
+"""Train a module and keep its best weights: the Trainer, its callbacks, and continuing after a stop."""
 
 import logging
 import warnings
-from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from common.callbacks import History, PatienceFromHalfTime, Progress, SeedEpochs, StopAtNaN, StoreRun
+from common.callbacks import History, PatienceFromHalfTime, SeedEpochs, StopAtNaN, StoreRun
 from common.checkpoints import save_checkpoint
 from common.data import SpokenDigits
-from common.run.console import UserError, say
-from common.run.output import refuse_other_run
+from common.run.console import UserError, say, shows_bars
+from common.run.output import Run
 
 PATIENCE = 10  # epochs without a lower validation loss
 
 
-def make_trainer(args: Namespace, checkpoint_dir: Path, name: str, run: dict) -> pl.Trainer:
-    """A Trainer that keeps the weights of the epoch with the lowest validation loss in ``checkpoint_dir/best.ckpt``.
-
-    Validation accuracy would not do: its speakers are trained on, so it reaches 1.0 early and ranks nothing after.
-    """
-    _quieten_lightning()
-    history = History(checkpoint_dir / "history.csv")
-    several = args.devices * args.num_nodes > 1
-    return pl.Trainer(
-        max_epochs=args.epochs,
-        accelerator=args.accelerator,
-        devices=args.devices,
-        num_nodes=args.num_nodes,
-        strategy=args.strategy,
-        precision=args.precision,
-        # Only CUDA has synchronised statistics; on CPUs each process keeps those of its own batches.
-        sync_batchnorm=several and args.accelerator != "cpu" and torch.cuda.is_available(),
-        logger=TensorBoardLogger(checkpoint_dir, "", "tensorboard") if args.logger == "tensorboard" else False,
-        log_every_n_steps=1,  # nothing is logged more often than each epoch, but fewer steps are warned about
-        callbacks=[
-            ModelCheckpoint(checkpoint_dir, "best", monitor="val_loss", enable_version_counter=False),
-            # After the best, whose score it holds: a run that is killed between the two repeats the epoch.
-            ModelCheckpoint(checkpoint_dir, "last", enable_version_counter=False, save_on_train_epoch_end=True),
-            StopAtNaN(name, args.lr),
-            PatienceFromHalfTime("val_loss", patience=PATIENCE, check_finite=False),
-            SeedEpochs(args.seed),
-            history,
-            Progress(name, history),
-            StoreRun(name, run),
-        ],
-        plugins=[_WholeFiles()],
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        num_sanity_val_steps=0,
-    )
-
-
 def fit(
-    module: pl.LightningModule, data: SpokenDigits, args: Namespace, checkpoint_dir: Path, name: str, run: dict
+    module: pl.LightningModule, data: SpokenDigits, run: Run, checkpoints: str, label: str
 ) -> list[dict[str, float]]:
-    """Train ``module`` on ``data`` and leave the best epoch's weights in it and in ``checkpoint_dir/best.ckpt``.
+    """Train ``module`` and leave the weights of its best epoch in it and in ``best.ckpt``.
 
-    With ``--resume`` an earlier training goes on after its last whole epoch, which ``last.ckpt`` holds, and ends as it
-    would have ended; one that had ended is not repeated.
+    The best epoch has the lowest validation loss. Validation accuracy would not do: its speakers are trained on, so
+    that it reaches 1.0 early and ranks nothing after that. With ``--resume`` an earlier training continues after its
+    last complete epoch, which ``last.ckpt`` holds, and ends as an undisturbed one; one that had ended is not repeated.
 
     Args:
-        name: what the model is called in the log and in its checkpoint.
-        run: see common.run.output.describe_run; stored in the checkpoint.
+        checkpoints: name of the folder in the run's folder where best.ckpt, last.ckpt and history.csv go.
+        label: names the training in progress lines and errors.
 
     Returns:
-        What was measured after each epoch, see ``History``.
+        The measures of each epoch, see ``common.callbacks.History``.
 
     Raises:
-        UserError: Lightning refuses the hardware flags, the disk is full, the loss is no longer a number, or
-            ``last.ckpt`` is of another run.
+        UserError: the loss is not finite, Lightning refuses the hardware flags, the disk is full, another process of
+            the training failed, or ``last.ckpt`` cannot be continued.
     """
-    last = checkpoint_dir / "last.ckpt"
-    earlier = _read_last(last, run) if args.resume and last.exists() else None
+    folder = run.folder / checkpoints
+    last = folder / "last.ckpt"
+    earlier = _read_last(last, run) if run.settings.resume and last.is_file() else None
+    history = History(folder / "history.csv", label)
     if earlier:
-        place = "trained already" if earlier["finished"] else f"resumed after epoch {earlier['epoch'] + 1}"
-        say(f"{name}: {place}")
-    history = earlier["history"] if earlier else []
+        history.epochs = earlier["history"]
+        data.first_epoch = earlier["epoch"] + 1
+        say(
+            f"{label}: " + ("trained already" if earlier["finished"] else f"resumed after epoch {earlier['epoch'] + 1}")
+        )
     if not (earlier and earlier["finished"]):
-        try:
-            trainer = make_trainer(args, checkpoint_dir, name, run)
-        except (MisconfigurationException, ValueError) as error:  # such as a GPU that is not there
-            raise UserError(f"Lightning refuses the hardware flags: {' '.join(str(error).split())}") from error
-        record = next(callback for callback in trainer.callbacks if isinstance(callback, History))
+        trainer = _make_trainer(run, folder, label, history)
         try:
             trainer.fit(module, data, ckpt_path=last if earlier else None, weights_only=True)
         except SystemExit as error:
-            if trainer.interrupted:  # Lightning makes an exit of Ctrl-C
+            if trainer.interrupted:  # Lightning turns Ctrl-C into an exit
                 raise KeyboardInterrupt from error
             raise
         except Exception as error:
-            if earlier and record.started is None:  # what is amiss in it depends on which part Lightning restores
+            if earlier and history.started is None:  # Lightning could not restore a part of it
                 raise UserError(f"--resume: {last} cannot be continued; start anew without --resume") from error
             if trainer.world_size == 1 or not isinstance(error, RuntimeError):
                 raise
             reason = str(error).splitlines()[0]
-            raise UserError(
-                f"{name}: one of {trainer.world_size} processes failed, which ended all ({reason})"
-            ) from error
-        history = record.epochs
-    best = torch.load(checkpoint_dir / "best.ckpt", weights_only=True)
+            message = f"{label}: one of {trainer.world_size} processes failed, which ended all ({reason})"
+            raise UserError(message) from error
+        finally:
+            data.first_epoch = 0
+    best = torch.load(folder / "best.ckpt", weights_only=True)
     module.load_state_dict(best["state_dict"])
-    return history
+    return history.epochs
 
 
-def _read_last(path: Path, run: dict) -> dict:
+def _make_trainer(run: Run, folder: Path, label: str, history: History) -> pl.Trainer:
+    _quieten_lightning()
+    settings = run.settings
+    several = settings.devices * settings.num_nodes > 1
+    try:
+        return pl.Trainer(
+            max_epochs=settings.epochs,
+            **settings.hardware,
+            # Only CUDA can synchronise the statistics; on CPUs each process keeps those of its own batches.
+            sync_batchnorm=several and settings.accelerator != "cpu" and torch.cuda.is_available(),
+            logger=TensorBoardLogger(folder, "", "tensorboard") if settings.logger == "tensorboard" else False,
+            log_every_n_steps=1,  # nothing is logged more often than once per epoch, but few steps cause a warning
+            callbacks=[
+                _Checkpoint(folder, "best", monitor="val_loss", enable_version_counter=False),
+                # Saved after best.ckpt, whose score it records; a kill between the two repeats the epoch on --resume.
+                _Checkpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True),
+                StopAtNaN(label, settings.lr),
+                PatienceFromHalfTime("val_loss", patience=PATIENCE, check_finite=False),
+                SeedEpochs(settings.seed),
+                history,
+                StoreRun(run.record),
+                *([TQDMProgressBar(refresh_rate=20, leave=False)] if shows_bars() else []),
+            ],
+            plugins=[_WholeFiles()],
+            enable_model_summary=False,
+            enable_progress_bar=shows_bars(),
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, ValueError) as error:  # for example a GPU that is not there
+        raise UserError(f"Lightning refuses the hardware flags: {' '.join(str(error).split())}") from error
+
+
+def _read_last(path: Path, run: Run) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         found = {key: checkpoint[key] for key in ("run", "finished", "epoch")}
         found["history"] = checkpoint["callbacks"]["History"]["epochs"]
-        # Lightning would go on without these, as if the training were new.
+        # Without these Lightning would continue as if the training were new.
         [_], [schedule] = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
         schedule["last_epoch"], checkpoint["loops"]["fit_loop"]
     except Exception as error:  # a file that is not a checkpoint fails in as many ways as there are files
         raise UserError(f"--resume: {path} cannot be read; start anew without --resume") from error
-    refuse_other_run(path, found["run"], run)
+    run.refuse_other_run(path, found["run"])
     return found
 
 
-class _WholeFiles(TorchCheckpointIO):
-    """Lightning's checkpoints, never half-written."""
+class _Checkpoint(ModelCheckpoint):
+    """Keeps the best score where a training is resumed in a folder that was moved. Lightning would forget it."""
 
-    def save_checkpoint(self, checkpoint: dict, path: str, storage_options: object = None) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict | {"dirpath": self.dirpath})
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Complete checkpoints or none, see ``common.checkpoints.save_checkpoint``.
+
+    Lightning's own writer goes through the system's temporary folder. Where that is on another file system the
+    checkpoint is copied into place: 5 of 12 kills left a damaged one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         save_checkpoint(checkpoint, Path(path))
 
 
 def _quieten_lightning() -> None:
-    # Which devices there are and tips for other products; warnings about a run's own faults stay.
+    # Its lines about devices and its tips for other products; warnings about faults of a run stay.
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for advice in (
         ".*does not have many workers.*",

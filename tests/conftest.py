@@ -6,13 +6,15 @@ import resource
 import runpy
 import subprocess
 import sys
-from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+from common.run.output import Run
+from common.run.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -45,20 +47,15 @@ def write_tones() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def make_args() -> Callable[..., Namespace]:
-    """A function that gives every task's arguments, the defaults except for those named."""
+def make_settings() -> Callable[..., Settings]:
+    """A function that gives the settings of a short training, except for those named."""
+    return lambda **overrides: Settings(**{"epochs": 1, "lr": 1e-3, "batch_size": 8, "num_workers": 0} | overrides)
 
-    def make(**overrides: object) -> Namespace:
-        from common.run.cli import task_parser
 
-        parser = task_parser("test", "output", epochs=1, lr=1e-3, reads=("task1", "task2"))
-        args = parser.parse_args([])
-        unknown = set(overrides) - set(vars(args))
-        assert not unknown, f"no such flags: {unknown}"
-        vars(args).update({"num_workers": 0, "batch_size": 8} | overrides)
-        return args
-
-    return make
+@pytest.fixture(scope="session")
+def make_run(make_settings) -> Callable[..., Run]:
+    """A function that gives a run in a folder, with settings as in ``make_settings``; nothing is written yet."""
+    return lambda folder, **overrides: Run(make_settings(output_dir=folder, **overrides), {"fingerprint": "tones"}, {})
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The encoders keep to their contract: two convolutions, 32 -> 64 channels, 128 dimensions, about 69K parameters."""
+"""The encoders keep their contract: two convolutions, 32 -> 64 channels, 128 dimensions, about 69K parameters."""
 
 import pytest
 import torch
@@ -17,19 +17,19 @@ def test_two_layers_of_32_and_64_channels_and_69k_parameters_together():
 
 
 @pytest.mark.parametrize(("encoder", "shape"), [(Encoder1D, (16_000,)), (Encoder2D, (64, 101))])
-def test_embeds_with_and_without_a_channel_axis_alike(encoder, shape):
+def test_embeddings_are_the_same_with_and_without_a_channel_axis(encoder, shape):
     model, x = encoder().eval(), torch.randn(3, *shape)
     z = model(x)
     assert z.shape == (3, 128)
     torch.testing.assert_close(model(x.unsqueeze(1)), z)
 
 
-def test_waveform_encoder_hears_neither_gain_nor_offset():
+def test_waveform_encoder_ignores_gain_and_offset():
     model, wave = Encoder1D().eval(), torch.randn(2, 16_000)
     torch.testing.assert_close(model(0.1 * wave + 0.1), model(wave), rtol=1e-2, atol=1e-2)
 
 
-def test_gabor_filters_answer_to_their_own_band():
+def test_gabor_filters_respond_to_their_own_band():
     filters = gabor_filters(32, 256)
     torch.testing.assert_close(filters.norm(dim=1), torch.ones(32))
     peaks = torch.fft.rfft(filters, n=16_000).abs().argmax(dim=1)  # one bin per Hz

@@ -34,9 +34,9 @@ def test_equals_a_naive_double_loop(size, dim, temperature):
     assert info_nce(a, b, temperature).item() == pytest.approx(naive_info_nce(a, b, temperature), rel=1e-10, abs=1e-12)
 
 
-def test_the_default_temperature_is_a_tenth():
+def test_the_default_temperature_is_a_fifth():
     a, b = pair(4, 3)
-    assert info_nce(a, b).item() == pytest.approx(naive_info_nce(a, b, 0.1), rel=1e-10)
+    assert info_nce(a, b).item() == pytest.approx(naive_info_nce(a, b, 0.2), rel=1e-10)
 
 
 @pytest.mark.parametrize("size", [2, 7])
@@ -51,14 +51,6 @@ def test_orthogonal_and_aligned(size, temperature):
 def test_equal_embeddings_are_at_chance(size):
     z = torch.ones(size, 5, dtype=torch.float64)
     assert info_nce(z, z).item() == pytest.approx(math.log(size), abs=1e-12)
-
-
-def test_both_directions_count():
-    """All of ``b`` alike but for one row: finding b from a and a from b differ in difficulty."""
-    a, b = pair(6, 4, seed=1)
-    b[1:] = b[0]
-    assert info_nce(a, b).item() == pytest.approx(info_nce(b, a).item(), rel=1e-12)
-    assert info_nce(a, b).item() == pytest.approx(naive_info_nce(a, b, 0.1), rel=1e-10)
 
 
 def test_length_does_not_matter_and_order_does():
@@ -80,9 +72,9 @@ def test_other_shapes_are_refused(shapes):
         info_nce(*(torch.ones(shape) for shape in shapes))
 
 
-def _one_of_two_processes(rank: int, folder: str) -> None:
+def one_of_two_processes(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    x, first, second = _clips_and_layers()
+    x, first, second = clips_and_layers()
     mine = slice(32 * rank, 32 * rank + 32)
     loss = info_nce(gather(x[mine] @ first), gather(x[mine] @ second), 0.2)
     gradients = torch.autograd.grad(loss, [first, second])
@@ -93,16 +85,17 @@ def _one_of_two_processes(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def _clips_and_layers() -> list[torch.Tensor]:
+def clips_and_layers() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     shapes = [(64, 10), (10, 6), (10, 6)]
     x, first, second = (torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
     return [x, first.requires_grad_(), second.requires_grad_()]
 
 
+@pytest.mark.slow  # two new processes import torch
 def test_two_processes_of_32_give_loss_and_gradients_of_one_of_64(tmp_path):
-    torch.multiprocessing.spawn(_one_of_two_processes, (str(tmp_path),), nprocs=2)
-    x, first, second = _clips_and_layers()
+    torch.multiprocessing.spawn(one_of_two_processes, (str(tmp_path),), nprocs=2)
+    x, first, second = clips_and_layers()
     loss = info_nce(x @ first, x @ second, 0.2)
     expected = [loss.detach(), *torch.autograd.grad(loss, [first, second])]
     for rank in (0, 1):

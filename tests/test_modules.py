@@ -1,89 +1,170 @@
-"""Frozen means frozen, copies are copies, the two views are independent, and evaluation never augments."""
+"""The two modules train in any Lightning Trainer, learn, freeze what is frozen, and augment in training only."""
 
-import copy
+import math
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from common import modules
-from common.data import Batch
-from common.modules import ContrastiveModel, DigitClassifier, Embedder
-from common.training import fit
+from common.data import EmbeddedBatch
+from common.modules import ContrastiveModel, DigitClassifier, Embedder, one_cycle, smoothed_cross_entropy
+
+SAMPLES = 4000  # shorter than the clips of the tasks, to be fast
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning", "ignore:.*LeafSpec")
 
 
-def noise(batch: int = 8) -> torch.Tensor:
-    return torch.randint(-8000, 8000, (batch, 16_000), dtype=torch.int16)
+def noise(clips: int = 8) -> Tensor:
+    return torch.randint(-8000, 8000, (clips, SAMPLES), dtype=torch.int16)
 
 
-class Noise(pl.LightningDataModule):
-    """Eight random clips, or their embeddings."""
-
-    def __init__(self, inputs: torch.Tensor) -> None:
-        super().__init__()
-        self.batch = Batch(inputs, torch.arange(8), torch.zeros(8, dtype=torch.long))
-
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader([0], collate_fn=lambda _: self.batch)
-
-    val_dataloader = train_dataloader
+def batches(waveform: Tensor, digit: Tensor | None = None, batch_size: int = 4, shuffle: bool = False) -> DataLoader:
+    digit = torch.arange(len(waveform)) if digit is None else digit
+    return DataLoader(TensorDataset(waveform, digit, torch.zeros_like(digit)), batch_size, shuffle)
 
 
-@pytest.fixture
-def train(make_args, tmp_path):
-    """A function that trains a model for two epochs on the same eight clips or embeddings."""
-    return lambda model, inputs: fit(model, Noise(inputs), make_args(epochs=2), tmp_path, "test", {})
+def trainer(epochs: int = 1) -> pl.Trainer:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+    return pl.Trainer(max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, **quiet)
 
 
-def state(embedder: Embedder) -> dict[str, torch.Tensor]:
-    return copy.deepcopy(embedder.state_dict())
+def moved(before: dict[str, Tensor], module: torch.nn.Module) -> dict[str, bool]:
+    return {key: not torch.equal(before[key], value) for key, value in module.state_dict().items()}
 
 
-@pytest.mark.parametrize("inputs", [noise(), torch.randn(8, 128)], ids=["waveforms", "embeddings"])
-def test_frozen_encoder_is_bit_identical_after_training(train, inputs):
-    model = DigitClassifier(("1d",), frozen=True)
-    before, head = state(model.embedder), model.head[1].weight.clone()
-    train(model, inputs)
-    after = model.embedder.state_dict()
-    assert all(torch.equal(before[key], after[key]) for key in before)
-    assert any("running_mean" in key for key in before)  # BatchNorm statistics are among them
+def weights(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+# --- in Lightning
+
+
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize("dtype", [torch.int16, torch.float32])
+@pytest.mark.parametrize("make", [lambda: DigitClassifier(("1d",)), ContrastiveModel], ids=["digits", "contrastive"])
+def test_an_ordinary_trainer_and_an_ordinary_loader_are_enough(make, dtype, validated):
+    model, wave, plain = make(), noise(), trainer()
+    loader = batches(wave if dtype == torch.int16 else wave / 32768)
+    before = weights(model)
+    plain.fit(model, loader, loader if validated else None)
+    measures = {"loss", "acc"} if isinstance(model, DigitClassifier) else {"loss"}
+    stages = ("train", "val") if validated else ("train",)
+    assert set(plain.callback_metrics) == {f"{stage}_{measure}" for stage in stages for measure in measures}
+    assert all(torch.isfinite(value) for value in plain.callback_metrics.values())
+    assert all(has for key, has in moved(before, model).items() if key.endswith("weight"))
+
+
+def test_epoch_means_count_each_clip_once_also_in_a_small_last_batch():
+    loader, plain = batches(noise(), batch_size=3), trainer()
+    model = DigitClassifier(("2d",), lr=1e-12, augment="none")  # it stays as it is, but for the BatchNorm statistics
+    losses, hits = 0.0, 0.0
+    for wave, digit, _ in loader:
+        logits = model(wave)
+        losses += smoothed_cross_entropy(logits, digit).item() * len(digit)
+        hits += (logits.argmax(dim=1) == digit).sum().item()
+    plain.fit(model, loader, loader)
+    assert plain.callback_metrics["train_loss"].item() == pytest.approx(losses / 8, abs=1e-5)
+    assert plain.callback_metrics["train_acc"].item() == pytest.approx(hits / 8)
+    wave, digit, _ = loader.dataset.tensors
+    logits = model.eval()(wave)
+    loss = torch.nn.functional.cross_entropy(logits, digit, label_smoothing=0.1)
+    assert plain.callback_metrics["val_loss"].item() == pytest.approx(loss.item(), abs=1e-5)
+    assert plain.callback_metrics["val_acc"].item() == pytest.approx((logits.argmax(dim=1) == digit).float().mean())
+    assert torch.equal(torch.cat(trainer().predict(model, loader)).argmax(dim=1), logits.argmax(dim=1))
+
+
+def test_the_given_loss_optimizer_and_learning_rates_are_used():
+    model = DigitClassifier(
+        ("1d",), 0.1, encoder_lr=0.2, loss=lambda logits, digit: 7 + 0 * logits.sum(), optimizer=torch.optim.SGD
+    )
+    plain = trainer()
+    plain.fit(model, batches(noise()))
+    assert plain.callback_metrics["train_loss"] == 7
+    (optimizer,) = plain.optimizers
+    assert type(optimizer) is torch.optim.SGD
+    rates = {id(p): group["max_lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert all(rates[id(p)] == 0.1 for p in model.head.parameters())
+    assert all(rates[id(p)] == 0.2 for p in model.embedder.parameters())
+
+
+@pytest.mark.parametrize("steps", [*range(1, 12), 100])
+def test_the_learning_rate_rises_and_falls_over_any_number_of_steps(steps):
+    optimizer = torch.optim.AdamW(torch.nn.Linear(1, 1).parameters(), lr=0.01)
+    schedule = one_cycle(optimizer, steps)["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert all(0 < rate <= 0.01 for rate in rates)
+    if steps == 100:
+        assert rates[0] < 0.001 and rates[19] == pytest.approx(0.01) and rates[-1] < 1e-6
+
+
+# --- what is learned
+
+
+def tones(clips: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Ten pitches for ten digits, with random phases, levels and noise: [10 clips, N], [10 clips]."""
+    generator = torch.Generator().manual_seed(seed)
+    digit = torch.arange(10).repeat(clips)
+    phase, level = torch.rand(2, 10 * clips, 1, generator=generator)
+    t = torch.arange(SAMPLES) / 16_000
+    wave = torch.sin(2 * math.pi * (200 * 1.35 ** digit.unsqueeze(1) * t + phase)) * (0.1 + 0.5 * level)
+    return wave + 0.05 * torch.randn(wave.shape, generator=generator), digit
+
+
+@pytest.mark.parametrize("name", ["1d", "2d"])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_classifier_learns_pitches_on_clips_it_has_not_seen_but_not_shuffled_labels(name, shuffled):
+    torch.manual_seed(0)
+    (wave, digit), (new_wave, new_digit) = tones(8, seed=1), tones(8, seed=2)
+    if shuffled:
+        digit, new_digit = digit[torch.randperm(80)], new_digit[torch.randperm(80)]
+    model, plain = DigitClassifier((name,), lr=1e-2, augment="none"), trainer(epochs=8)
+    plain.fit(model, batches(wave, digit, batch_size=20, shuffle=True))
+    (measures,) = plain.validate(model, batches(new_wave, new_digit), verbose=False)
+    assert measures["val_acc"] < 0.3 if shuffled else measures["val_acc"] > 0.8
+
+
+def test_contrastive_training_brings_the_formats_of_a_clip_together():
+    torch.manual_seed(0)
+    wave, digit = tones(1, seed=1)
+    model, plain = ContrastiveModel(lr=3e-3, augment="none"), trainer(epochs=20)
+    plain.fit(model, batches(wave, digit, batch_size=10))
+    assert plain.callback_metrics["train_loss"] < 0.5 * math.log(10), "log(10) is chance"
+
+
+# --- what is frozen
+
+
+@pytest.mark.parametrize("embedded", [False, True], ids=["waveforms", "embeddings"])
+def test_a_frozen_encoder_is_bit_identical_after_training(embedded):
+    model = DigitClassifier(("1d",), frozen=True).train()
+    before, head, digits = weights(model.embedder), model.head[1].weight.clone(), torch.arange(8)
+    z = model.embedder(noise())["1d"]
+    clips = [EmbeddedBatch(*clip) for clip in zip(z, digits, digits, strict=True)]
+    loader = DataLoader(clips, batch_size=4) if embedded else batches(noise())
+    trainer(epochs=2).fit(model, loader, loader)
+    assert not any(moved(before, model.embedder).values())
+    assert any("running_mean" in key for key in before), "BatchNorm statistics are among them"
     assert not torch.equal(head, model.head[1].weight)
 
 
-def test_finetuned_encoder_moves(train):
-    model = DigitClassifier(("2d",), lr=1e-3)
-    before = state(model.embedder)
-    train(model, noise())
-    after = model.embedder.state_dict()
-    assert all(not torch.equal(before[key], after[key]) for key in before if key.endswith("weight"))
+# --- what goes in
 
 
-def test_copied_weights_are_equal_and_not_shared():
-    source, first, second = Embedder(("1d", "2d")), Embedder(("1d",)), Embedder(("1d", "2d"))
-    for target in (first, second):
-        target.copy_weights(source)
-        for name, encoder in target.encoders.items():
-            for key, value in encoder.state_dict().items():
-                original = source.encoders[name].state_dict()[key]
-                assert torch.equal(value, original)
-                assert value.data_ptr() != original.data_ptr()
-
-
-@pytest.mark.parametrize("augment", ["waveform", "spectrogram", "both"])
-def test_evaluation_never_augments(augment):
+@pytest.mark.parametrize("augment", ["waveform", "spectrogram", "both", "none"])
+def test_evaluation_never_augments_and_training_does_unless_told_not_to(augment):
     model, wave = Embedder(("1d", "2d"), augment).eval(), noise()
     first, second = model(wave), model(wave)
     assert all(torch.equal(first[name], second[name]) for name in first)
     model.train()
-    assert any(not torch.equal(x, y) for x, y in zip(model(wave).values(), model(wave).values(), strict=True))
-
-
-def test_augment_none_changes_nothing():
-    model, wave = Embedder(("1d", "2d"), "none").train(), noise()
     first, second = model(wave), model(wave)
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    differs = {name: not torch.equal(first[name], second[name]) for name in first}
+    assert differs == {"1d": augment in ("waveform", "both"), "2d": augment != "none"}
 
 
 def test_formats_share_the_speed_and_nothing_else(monkeypatch):
@@ -100,37 +181,15 @@ def test_formats_share_the_speed_and_nothing_else(monkeypatch):
     assert not torch.equal(shift_1d, shift_2d)
 
 
-def test_classifier_takes_waveforms_and_embeddings_to_the_same_logits():
+def test_float_and_int16_waveforms_have_the_same_embeddings():
+    model, wave = Embedder(("1d", "2d")).eval(), noise()
+    for z, of_floats in zip(model(wave).values(), model(wave / 32768).values(), strict=True):
+        assert torch.equal(z, of_floats)
+
+
+def test_embeddings_have_a_method_of_their_own_and_are_refused_as_waveforms():
     model, wave = DigitClassifier(("1d", "2d")).eval(), noise()
     embeddings = torch.cat(list(model.embedder(wave).values()), dim=1)
-    torch.testing.assert_close(model.head(embeddings), model(wave))
-
-
-def test_contrastive_training_brings_the_formats_of_a_clip_together():
-    torch.manual_seed(0)
-    t = torch.arange(16_000) / 16_000
-    tones = torch.stack([torch.sin(2 * np.pi * f * t) for f in torch.linspace(200, 3000, 8)])
-    inputs = (tones * 8000).short()
-    model = ContrastiveModel(lr=3e-3, augment="none").train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    batch = Batch(inputs, torch.arange(8), torch.arange(8))
-    losses = []
-    for _ in range(20):
-        loss = model.training_step(batch, 0)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
-
-
-@pytest.mark.parametrize("epochs", range(1, 12))
-def test_a_training_of_few_steps_has_a_schedule(make_args, tmp_path, epochs):
-    fit(
-        DigitClassifier(("1d",), frozen=True),
-        Noise(torch.randn(8, 128)),
-        make_args(epochs=epochs),
-        tmp_path,
-        "test",
-        {},
-    )
+    torch.testing.assert_close(model.classify(embeddings), model(wave))
+    with pytest.raises(ValueError, match=r"expected waveforms .* got torch.float32 of shape \(8, 256\)"):
+        model(embeddings)

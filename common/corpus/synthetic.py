@@ -14,25 +14,25 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from common.corpus.clips import AUDIOMNIST_REPETITIONS, AUDIOMNIST_SPEAKERS, SYNTHETIC_MARKER, Clip
 from common.run.console import UserError, progress_bar
+from common.run.files import write_atomically
 
 VERSION = "espeak-1"
-MARKER = "SYNTHETIC.txt"  # lies in a folder that write_corpus wrote, so that nobody takes it for AudioMNIST
-SPEAKERS = tuple(f"{number:02d}" for number in range(1, 61))
-REPETITIONS = 50
+MARKER = SYNTHETIC_MARKER  # the old name, which tests/benchmarks/loading.py uses
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FEMALE = frozenset({"12", "26", "28", "36", "43", "47", "52", "56", "57", "58", "59", "60"})  # as in AudioMNIST
 
-# Each variant with its median fundamental in Hz at espeak's middle pitch. Pitch flutter, roughness, breath and echo run
-# on counters and buffers inside espeak that nothing resets between words; only these human-like variants have all of
-# them at zero, so that a word does not depend on the words before it.
+# Each variant with its median fundamental in Hz at espeak's middle pitch. Pitch flutter, roughness, breath and echo use
+# counters and buffers inside espeak that nothing resets between words. Only these human-like variants have all of them
+# at zero, so that a word does not depend on the words before it.
 VARIANTS = {"Denis": 90, "Diogo": 95, "Henrique": 94, "Hugo": 95, "michel": 95, "miguel": 99, "Storm": 76}
 # Scottish English is left out for the same reason: the beats of its rolled r follow one of those counters.
 ACCENTS = ("en-us", "en", "en-029", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc")
 
 # Powers of this number, multiplied by 1, 2, 3, ..., fill a four-dimensional cube evenly (modulo 1).
 SPREAD = 1 / 1.1673039782614187
-VOLUME = 50  # half of espeak's default, at which loud variants clip, and clipping also turns down the words after it
+VOLUME = 50  # half of espeak's default, at which loud variants clip; clipping also turns down the words after it
 
 # Constants of espeak's C interface. Without DO_NOT_EXIT it ends the process where its data is missing.
 SYNCHRONOUS, DO_NOT_EXIT, BY_CHARACTER, UTF8 = 2, 0x8000, 1, 1
@@ -41,12 +41,12 @@ RATE, LOUDNESS, PITCH, RANGE = 1, 2, 3, 4
 
 @dataclass(frozen=True)
 class Voice:
-    """What sets one speaker apart."""
+    """What distinguishes one speaker from another."""
 
     gender: str  # "female" or "male"
     accent: str  # espeak's code of a kind of English
     variant: str  # espeak's name of a voice quality
-    pitch: float  # fundamental, Hz; a narrow range or a high pitch comes out up to a fifth lower
+    pitch: float  # fundamental, Hz; with a narrow range or a high pitch the sound is up to a fifth lower
     range: int  # width of the pitch movement, percent of the variant's own
     rate: float  # words a minute, as espeak counts them
     tract: float  # factor on all formant frequencies; a shorter vocal tract has a larger one
@@ -58,21 +58,21 @@ class Voice:
 
 @functools.cache
 def voice(speaker: str) -> Voice:
-    """The voice of `speaker` ("01".."60"). Raises ValueError for any other."""
-    if speaker not in SPEAKERS:
+    """The voice of ``speaker`` ("01" to "60"). Raises ValueError for any other."""
+    if speaker not in AUDIOMNIST_SPEAKERS:
         raise ValueError(f"unknown speaker {speaker!r}: there are 01 to 60")
     female = speaker in FEMALE
-    peers = [other for other in SPEAKERS if (other in FEMALE) == female]
+    peers = [other for other in AUDIOMNIST_SPEAKERS if (other in FEMALE) == female]
     # Storm is too low to be raised to a woman's pitch.
     variants = [name for name in VARIANTS if not (female and name == "Storm")]
-    # Each round through the variants shifts the accents by one, so that no two peers share both.
-    turn, place = divmod(peers.index(speaker), len(variants))
+    # Each pass through the variants shifts the accents by one, so that no two peers share both.
+    turn, index = divmod(peers.index(speaker), len(variants))
     high, wide, fast, short = (int(speaker) * SPREAD**power % 1 for power in range(1, 5))
     lowest, highest = (160, 198) if female else (85, 150)
     return Voice(
         gender="female" if female else "male",
-        accent=ACCENTS[(place + turn) % len(ACCENTS)],
-        variant=variants[place],
+        accent=ACCENTS[(index + turn) % len(ACCENTS)],
+        variant=variants[index],
         pitch=round(lowest * (highest / lowest) ** high, 1),
         range=round(40 + 60 * wide),
         rate=round(97 + 43 * fast, 1),
@@ -80,14 +80,81 @@ def voice(speaker: str) -> Voice:
     )
 
 
-_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+def speak(speaker: str, digit: int, repetition: int) -> tuple[np.ndarray, int]:
+    """Say ``digit`` once; the arguments alone decide every sample. Not safe in several threads at a time.
+
+    Returns:
+        float32 mono samples [frames] in [-1, 1], 0.3 to 1 s long, and the sample rate in Hz.
+
+    Raises:
+        ValueError: a speaker, digit or repetition that does not exist.
+        UserError: espeak-ng is missing.
+    """
+    person = voice(speaker)
+    if digit not in range(10) or repetition not in range(AUDIOMNIST_REPETITIONS):
+        raise ValueError(f"no digit {digit}, repetition {repetition}: digits are 0 to 9, repetitions 0 to 49")
+    _, sample_rate = _library()
+    rng = np.random.default_rng([int(speaker), digit, repetition])
+    tract = person.tract * rng.uniform(0.985, 1.015)
+    # Scaling the frequencies raises pitch and tempo too, so espeak is asked for less of both.
+    hertz = person.pitch * 2 ** rng.uniform(-0.08, 0.08) / tract
+    rate = person.rate * rng.uniform(0.94, 1.07) / tract
+    pitch_range = person.range * rng.uniform(0.8, 1.2)
+    # On espeak's scale of 0 to 100, 50 leaves the variant as it is and 50 more or less is an octave.
+    pitch = min(50 + 50 * math.log2(hertz / VARIANTS[person.variant]), 100)
+    word = _utter(WORDS[digit], person.espeak_name, round(pitch), round(pitch_range), round(rate))
+    word = _scale_frequencies(word, tract)
+    before, after = (int(sample_rate * rng.uniform(0.005, 0.04)) for _ in range(2))
+    clip = np.pad(word, (before, after))
+    white = rng.standard_normal(len(clip) + 1)
+    noise = white[1:] + white[:-1]  # the noise of a room is weaker at high frequencies
+    level = np.sqrt(np.mean(word**2) / np.mean(noise**2))
+    clip += noise * level * 10 ** (-rng.uniform(25, 45) / 20)
+    clip *= 10 ** (-rng.uniform(2, 16) / 20) / np.abs(clip).max()
+    return clip.astype(np.float32), sample_rate
+
+
+def write_corpus(root: Path, clips: Iterable[Clip]) -> None:
+    """Speak ``clips`` into ``root/data/SS/D_SS_R.wav``, 16-bit mono.
+
+    Clips that are there already stay as they are, so an interrupted run can be continued.
+
+    Raises:
+        ValueError: a clip that does not exist.
+        UserError: espeak-ng is missing, or a file cannot be written.
+    """
+    _library()
+    missing = [clip for clip in clips if not (root / "data" / clip.path).exists()]
+    # The marker comes first: no synthetic clip may ever lie in a folder that does not say so.
+    marker = (
+        "This is not AudioMNIST: it is synthetic speech in the same layout, made by the program espeak-ng. "
+        f"Results on it say nothing about human speakers (recipe {VERSION}).\n"
+    )
+    write_atomically(root / SYNTHETIC_MARKER, marker)
+    voices = {
+        speaker: asdict(voice(speaker)) | {"voice": voice(speaker).espeak_name} for speaker in AUDIOMNIST_SPEAKERS
+    }
+    write_atomically(root / "data" / "synthetic_meta.txt", json.dumps(voices, indent=2) + "\n")
+    if missing:
+        with ProcessPoolExecutor(os.cpu_count()) as pool, progress_bar("Speaking", len(missing), "clips") as progress:
+            for _ in pool.map(functools.partial(_write_clip, root / "data"), missing, chunksize=32):
+                progress.update()
+
+
+def _write_clip(folder: Path, clip: Clip) -> None:
+    samples, sample_rate = speak(*clip[:3])
+    content = io.BytesIO()
+    soundfile.write(content, samples, sample_rate, format="WAV", subtype="PCM_16")
+    write_atomically(folder / clip.path, content.getvalue())
+
+
 _received: list[np.ndarray] = []
 
 
-@_CALLBACK
-def _receive(samples, count, _events) -> int:
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+def _receive(samples: "ctypes._Pointer[ctypes.c_short]", count: int, _events: int) -> int:
     if samples and count > 0:
-        _received.append(np.ctypeslib.as_array(samples, (count,)).copy())  # espeak fills the same buffer again
+        _received.append(np.ctypeslib.as_array(samples, (count,)).copy())  # espeak reuses the buffer
     return 0
 
 
@@ -109,13 +176,8 @@ def _library() -> tuple[ctypes.CDLL, int]:
     return library, sample_rate
 
 
-def _call(function: Callable[..., int], *arguments: object) -> None:
-    if function(*arguments) != 0:
-        raise RuntimeError(f"espeak-ng: {function.__name__}{arguments} failed")
-
-
 def _utter(word: str, name: str, pitch: int, pitch_range: int, rate: int) -> np.ndarray:
-    """Samples (n,) of `word` in [-1, 1] without the silence around it; the numbers are in espeak's own units."""
+    """Samples [frames] of ``word`` in [-1, 1] without the silence around it; the numbers are in espeak's units."""
     library, _ = _library()
     _call(library.espeak_SetVoiceByName, name.encode())
     for parameter, value in ((RATE, rate), (LOUDNESS, VOLUME), (PITCH, pitch), (RANGE, pitch_range)):
@@ -128,90 +190,14 @@ def _utter(word: str, name: str, pitch: int, pitch_range: int, rate: int) -> np.
     return samples[sounding[0] : sounding[-1] + 1]
 
 
+def _call(function: Callable[..., int], *arguments: object) -> None:
+    if function(*arguments) != 0:
+        raise RuntimeError(f"espeak-ng: {function.__name__}{arguments} failed")
+
+
 def _scale_frequencies(samples: np.ndarray, factor: float) -> np.ndarray:
-    """`samples` (n,) resampled to about (n / factor,): at the old rate, all frequencies are `factor` times as high."""
-    # Whole blocks, because the transform of a length with a large prime in it takes six times as long.
+    """Resample [frames] to about frames / factor: at the old rate, all frequencies are ``factor`` times as high."""
+    # Whole blocks, because the transform of a length with a large prime factor takes six times as long.
     blocks = math.ceil(len(samples) / 64)
     scaled = round(blocks / factor)
     return np.fft.irfft(np.fft.rfft(samples, blocks * 64), scaled * 64) * (scaled / blocks)
-
-
-def _check(speaker: str, digit: int, repetition: int) -> None:
-    voice(speaker)
-    if digit not in range(10) or repetition not in range(REPETITIONS):
-        raise ValueError(f"no digit {digit}, repetition {repetition}: they run from 0 to 9 and {REPETITIONS - 1}")
-
-
-def speak(speaker: str, digit: int, repetition: int) -> tuple[np.ndarray, int]:
-    """Say `digit` once; the arguments alone decide every sample. Not for several threads at a time.
-
-    Returns float32 mono samples (n,) in [-1, 1], 0.3 to 1 s long, and the sample rate in Hz. Raises ValueError for a
-    speaker, digit or repetition that does not exist, UserError where espeak-ng is missing.
-    """
-    _check(speaker, digit, repetition)
-    person, (_, sample_rate) = voice(speaker), _library()
-    rng = np.random.default_rng([int(speaker), digit, repetition])
-    tract = person.tract * rng.uniform(0.985, 1.015)
-    # Scaling the frequencies moves pitch and tempo too, so espeak is asked for less of both.
-    hertz = person.pitch * 2 ** rng.uniform(-0.08, 0.08) / tract
-    rate = person.rate * rng.uniform(0.94, 1.07) / tract
-    pitch_range = person.range * rng.uniform(0.8, 1.2)
-    # On espeak's scale of 0 to 100, 50 leaves the variant as it is and 50 more or less is an octave.
-    pitch = min(50 + 50 * math.log2(hertz / VARIANTS[person.variant]), 100)
-    word = _utter(WORDS[digit], person.espeak_name, round(pitch), round(pitch_range), round(rate))
-    word = _scale_frequencies(word, tract)
-    before, after = (int(sample_rate * rng.uniform(0.005, 0.04)) for _ in range(2))
-    clip = np.pad(word, (before, after))
-    white = rng.standard_normal(len(clip) + 1)
-    noise = white[1:] + white[:-1]  # a room's noise is weaker at high frequencies
-    level = np.sqrt(np.mean(word**2) / np.mean(noise**2))
-    clip += noise * level * 10 ** (-rng.uniform(25, 45) / 20)
-    clip *= 10 ** (-rng.uniform(2, 16) / 20) / np.abs(clip).max()
-    return clip.astype(np.float32), sample_rate
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a temporary file, then rename it: `path` is either complete or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_clip(path: Path, speaker: str, digit: int, repetition: int) -> None:
-    samples, sample_rate = speak(speaker, digit, repetition)
-    content = io.BytesIO()  # what goes wrong on the disk is an OSError then, and none of soundfile's
-    soundfile.write(content, samples, sample_rate, format="WAV", subtype="PCM_16")
-    _replace(path, lambda file: file.write_bytes(content.getvalue()))
-
-
-def write_corpus(root: Path, clips: Iterable) -> None:
-    """Speak `clips` (each with `speaker`, `digit`, `repetition`) into `root/data/SS/D_SS_R.wav`, 16-bit mono.
-
-    Clips already there stay as they are, so that an interrupted run can be continued. Raises what `speak` raises,
-    before anything is written.
-    """
-    _library()
-    jobs = []
-    for clip in clips:
-        _check(clip.speaker, clip.digit, clip.repetition)
-        path = root / "data" / clip.speaker / f"{clip.digit}_{clip.speaker}_{clip.repetition}.wav"
-        if not path.exists():
-            jobs.append((path, clip.speaker, clip.digit, clip.repetition))
-    (root / "data").mkdir(parents=True, exist_ok=True)
-    # The marker goes first: no synthetic clip may ever lie in a folder that does not say so.
-    marker = (
-        "This is not AudioMNIST: it is synthetic speech in the same layout, made by the program espeak-ng. "
-        f"Results on it say nothing about human speakers (recipe {VERSION}).\n"
-    )
-    _replace(root / MARKER, lambda file: file.write_text(marker))
-    about = {speaker: {**asdict(voice(speaker)), "voice": voice(speaker).espeak_name} for speaker in SPEAKERS}
-    _replace(root / "data" / "synthetic_meta.txt", lambda file: file.write_text(json.dumps(about, indent=2) + "\n"))
-    for folder in {path.parent for path, *_ in jobs}:
-        folder.mkdir(exist_ok=True)
-    if jobs:
-        with ProcessPoolExecutor(os.cpu_count()) as pool, progress_bar("Speaking", len(jobs), "clips") as bar:
-            for _ in pool.map(_write_clip, *zip(*jobs, strict=True), chunksize=32):
-                bar.update()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,26 +11,26 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
-from common.plots.figure import DIGIT_STYLES, HEADER, STYLES, new_figure, save
-from common.run.console import model_name, printable, progress_bar
+from common.plots.figure import DIGIT_COLORS, HEADER, STYLES, picture
+from common.run.console import model_name, progress_bar, shortened
 
 
 def tsne(z: np.ndarray, seed: int, name: str) -> tuple[np.ndarray, float]:
-    """Lay embeddings out in the plane (van der Maaten and Hinton, JMLR 9, 2008), after standardising them.
+    """Standardise embeddings and lay them out in the plane with t-SNE (van der Maaten and Hinton, JMLR 9, 2008).
 
     Args:
-        z: [n, D].
-        name: what the progress message calls them.
+        z: [n, D] embeddings.
+        name: of the embeddings in the progress message.
 
     Returns:
-        the layout [n, 2], and the perplexity: 30, or less where there are too few clips for it.
+        the layout [n, 2], and the perplexity: 30, or less if there are too few clips for it.
     """
     perplexity = max(1.0, min(30.0, (len(z) - 1) / 3))
     with progress_bar(f"t-SNE of {name}", len(z), "clips") as progress:
         x = StandardScaler().fit_transform(z)
-        if not np.ptp(z, axis=0).any():  # one clip, or all alike, at which scikit-learn's t-SNE crashes
+        if not np.ptp(z, axis=0).any():  # scikit-learn's t-SNE crashes if all points are equal
             layout = np.zeros((len(x), 2))
-        elif len(x) < 4:  # too few to have neighbourhoods
+        elif len(x) < 4:  # too few for neighbourhoods
             layout = PCA(2).fit_transform(x)
         else:
             layout = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=-1).fit_transform(x)
@@ -40,21 +41,20 @@ def tsne(z: np.ndarray, seed: int, name: str) -> tuple[np.ndarray, float]:
 def draw_embeddings(
     path: Path, layout: np.ndarray, labels: np.ndarray, names: Sequence[str], coloring: str, title: str, caption: str
 ) -> None:
-    """Scatter plot of a layout [n, 2], coloured by labels [n] that index ``names``.
+    """Draw a layout [n, 2], coloured by labels [n] that index ``names``.
 
-    All plots have the points in the same place, so that two colorings of one layout can be laid over each other.
+    The axes are the same in all plots, so that two colorings of one layout can be laid over each other.
 
     Args:
         coloring: "digit" or "speaker".
     """
     side, legend_width = 5.6, 1.9
     width, height = side + legend_width, side + 0.1 + HEADER
-    figure = new_figure(width, side + 0.1, title, caption)
-    figure.set_layout_engine("none")
-    axes = figure.add_axes((0.1 / width, 0.1 / height, side / width, side / height))
-    _scatter(axes, layout, labels, names, coloring, size=float(np.clip(14000 / len(layout), 5, 40)), fontsize=15)
-    _legend(axes, coloring, rows=28, fontsize=10)
-    save(figure, path)
+    with picture(path, width, side + 0.1, title, caption) as figure:
+        figure.set_layout_engine("none")
+        axes = figure.add_axes((0.1 / width, 0.1 / height, side / width, side / height))
+        _scatter(axes, layout, labels, names, coloring, size=float(np.clip(14000 / len(layout), 5, 40)), fontsize=15)
+        _add_legend(axes, coloring, rows=28, fontsize=10)
 
 
 def draw_overview(
@@ -64,76 +64,64 @@ def draw_overview(
     title: str,
     caption: str,
 ) -> None:
-    """All layouts beside each other, a row for each coloring.
+    """Draw a grid of plots: a column for each layout and a row for each coloring.
 
     Args:
         layouts: {model: [n, 2]}.
         colorings: {"digit" or "speaker": (labels [n], names)}.
     """
-    figure = new_figure(2.35 * len(layouts) + 1.1, 2.7 * len(colorings), title, caption)
-    grid = figure.subplots(len(colorings), len(layouts), squeeze=False)
-    for axes, model in zip(grid[0], layouts, strict=True):
-        axes.set_title(model_name(model), fontsize=11)
-    for row, (coloring, (labels, names)) in zip(grid, colorings.items(), strict=True):
-        for axes, layout in zip(row, layouts.values(), strict=True):
-            _scatter(axes, layout, labels, names, coloring, float(np.clip(3500 / len(layout), 2, 14)), fontsize=11)
-        row[0].set_ylabel(f"by {coloring}", fontsize=11)
-        _legend(row[-1], coloring, rows=20, fontsize=7)
-    save(figure, path)
+    with picture(path, 2.35 * len(layouts) + 1.1, 2.7 * len(colorings), title, caption) as figure:
+        grid = figure.subplots(len(colorings), len(layouts), squeeze=False)
+        for axes, model in zip(grid[0], layouts, strict=True):
+            axes.set_title(model_name(model), fontsize=11)
+        for row, (coloring, (labels, names)) in zip(grid, colorings.items(), strict=True):
+            for axes, layout in zip(row, layouts.values(), strict=True):
+                _scatter(axes, layout, labels, names, coloring, float(np.clip(3500 / len(layout), 2, 14)), fontsize=11)
+            row[0].set_ylabel(f"by {coloring}", fontsize=11)
+            _add_legend(row[-1], coloring, rows=20, fontsize=7)
 
 
 def _scatter(
     axes: Axes, layout: np.ndarray, labels: np.ndarray, names: Sequence[str], coloring: str, size: float, fontsize: int
 ) -> None:
-    styles = DIGIT_STYLES if coloring == "digit" else STYLES
-    halo = [withStroke(linewidth=3, foreground="white")]
-    for place, label in enumerate(np.unique(labels)):
-        points = layout[labels == label]
-        style = styles[(label if coloring == "digit" else place) % len(styles)]
-        axes.scatter(*points.T, s=size, alpha=0.8, linewidths=0, label=f"{coloring} {names[label]}", **style)
-        if coloring == "digit":  # where the digit is, and not only which colour it has
-            above = {"xytext": (0, fontsize), "textcoords": "offset points", "ha": "center", "va": "center"}
-            font = {"fontsize": fontsize, "fontweight": "bold", "path_effects": halo}
-            axes.annotate(names[label], _most_central(points), **above, **font)
+    font: dict[str, Any] = {"fontsize": fontsize, "fontweight": "bold", "ha": "center", "va": "center"}
+    font["path_effects"] = [withStroke(linewidth=3, foreground="white")]
+    for index, label in enumerate(np.unique(labels)):
+        points, name = layout[labels == label], names[label]
+        if coloring == "digit":
+            marker, color = "o", DIGIT_COLORS[label]
+            # The digit is also written above its points, because colours are hard to tell apart for some readers.
+            axes.annotate(name, _medoid(points), (0, fontsize), textcoords="offset points", **font)
+        else:
+            marker, color = STYLES[index % len(STYLES)]
+        # The space keeps matplotlib from leaving a name that begins with "_" out of the legend.
+        x, y = points.T
+        axes.scatter(x, y, size, color=color, marker=marker, alpha=0.8, linewidths=0, label=f" {name}")
     low, high = layout.min(axis=0), layout.max(axis=0)
     half = 0.59 * max(*(high - low), 1e-6)
     (left, right), (bottom, top) = ((middle - half, middle + half) for middle in (low + high) / 2)
-    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-    axes.set(xticks=[], yticks=[])  # t-SNE's coordinates have no meaning of their own
+    # t-SNE's coordinates have no meaning, so they are not shown.
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color="0.85")
 
 
-def _most_central(points: np.ndarray) -> np.ndarray:
-    """The point from which the others are least far: inside a cluster even where there are several."""
+def _medoid(points: np.ndarray) -> tuple[float, float]:
+    """The point with the least summed distance to the others: it is inside a cluster even if there are several."""
     some = points[:: -(-len(points) // 1000)]
-    return some[np.linalg.norm(some[:, None] - some, axis=2).sum(axis=1).argmin()]
+    x, y = some[np.linalg.norm(some[:, None] - some, axis=2).sum(axis=1).argmin()]
+    return x, y
 
 
-def _end(name: str, length: int) -> str:
-    """The last characters of a name: where many names are alike, it is in their beginnings."""
-    name = printable(name)
-    name = name if len(name) <= length else f"…{name[1 - length :]}"
-    return f" {name}" if name.startswith("_") else name  # matplotlib would leave it out
-
-
-def _legend(axes: Axes, coloring: str, rows: int, fontsize: int) -> None:
-    """Names beside the plot, in columns of at most ``rows``; the more columns, the shorter the names."""
+def _add_legend(axes: Axes, coloring: str, rows: int, fontsize: int) -> None:
+    """Add a legend beside the plot, in columns of at most ``rows`` names; the more columns, the shorter the names."""
     handles, labels = axes.get_legend_handles_labels()
     columns = -(-len(handles) // rows)
-    names = [_end(label.removeprefix(f"{coloring} "), 18 // columns) for label in labels]
-    legend = axes.legend(
-        handles,
-        names,
-        title=coloring,
-        ncols=columns,
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        fontsize=fontsize,
-        title_fontsize=fontsize + 1,
-        handletextpad=0.2,
-        columnspacing=0.6,
-        labelspacing=0.35,
-        alignment="left",
-    )
-    for handle in legend.legend_handles:
+    # Long names are cut at the beginning, because similar names tend to differ at the end.
+    names = [shortened(label[::-1], 18 // columns)[::-1] for label in labels]
+    names = [f" {name}" if name.startswith("_") else name for name in names]
+    position: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "alignment": "left"}
+    spacing: dict[str, Any] = {"handletextpad": 0.2, "columnspacing": 0.6, "labelspacing": 0.35}
+    size: dict[str, Any] = {"fontsize": fontsize, "title_fontsize": fontsize + 1}
+    legend = axes.legend(handles, names, title=coloring, ncols=columns, **position, **spacing, **size)
+    for handle in filter(None, legend.legend_handles):
         handle.set(sizes=[4 * fontsize], alpha=1)

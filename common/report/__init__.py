@@ -1,1 +1,1 @@
-"""The page of all results."""
+"""The report: all results of the five tasks as one table and one page."""

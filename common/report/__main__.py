@@ -1,45 +1,30 @@
-"""The results of the five tasks: ``python -m common.report`` in the folder that holds their outputs.
+"""The results of the five tasks in the current folder: a table on the terminal, and report.html with all pictures."""
 
-Prints a table and writes report.html. ``run_all.sh`` ends with it and passes the seconds that each task took.
-"""
-
+import argparse
 import sys
 from pathlib import Path
 
-from common.report.page import read_metrics, write_page
-from common.report.texts import TASKS
-from common.run.console import align
-
-PAGE = Path("report.html")
+from common.report.page import Results, corpora, read_results, write_page
+from common.run.console import UserError, align, printable
 
 
-def results_table(folder: Path, seconds: list[str]) -> str:
-    """A row per task and model, for the tasks whose results are in ``folder``.
-
-    Args:
-        seconds: what each task took, in order; empty where it was not timed.
-    """
-    rows, corpora = [["task", "model", "test accuracy", "95% interval", "clips", "seconds"]], set()
-    for number, task in enumerate(TASKS):
-        took = seconds[number] if number < len(seconds) else ""
-        metrics = read_metrics(folder / task.directory / "metrics.json")
-        if metrics:
-            corpora.add(metrics.pop("run")["corpus"])
-            task_rows = [_row(model, result) for model, result in metrics.items()]
-        else:
-            plots = len(list((folder / task.directory).glob("*.png"))) if task.record == "metrics.txt" else 0
-            task_rows = [[f"{plots} plots" if plots else "no results", "", "", ""]]
-        for first, row in enumerate(task_rows):
-            rows.append(["" if first else task.script.removesuffix(".py"), *row, "" if first else took])
-    return "\n".join([f"Measured on {', '.join(sorted(corpora)) or 'nothing'}", "", *align(rows)])
-
-
-def _row(model: str, result: dict) -> list[str]:
-    low, high = result["test_acc_ci95"]
-    return [model, f"{result['test_acc']:.4f}", f"{low:.3f} to {high:.3f}", str(result["test_clips"])]
+def results_table(results: list[Results]) -> str:
+    """A row per model; the first row of each task names the task and the seconds that it took."""
+    rows = [["task", "model", "test accuracy", "95% interval", "clips", "seconds"]]
+    for result in results:
+        task, seconds = result.task.name, result.seconds
+        for model, score in result.summary.items():
+            rows.append([printable(cell) for cell in (task, model, *score, seconds)])
+            task = seconds = ""
+    return "\n".join([f"Measured on {printable(', '.join(corpora(results))) or 'nothing'}", "", *align(rows)])
 
 
 if __name__ == "__main__":
-    print(results_table(Path(), sys.argv[1:]))
-    write_page(PAGE, Path(), sys.argv[1:])
-    print(f"\nWith all pictures: {PAGE}")
+    parser = argparse.ArgumentParser("python -m common.report", description=__doc__)
+    parser.add_argument("seconds", nargs="*", metavar="SECONDS", help="how long each task took, in their order")
+    results = read_results(Path(), parser.parse_args().seconds)
+    try:
+        write_page(Path("report.html"), results)
+    except UserError as error:
+        sys.exit(f"{parser.prog}: error: {error}")
+    print(results_table(results), "\nWith all pictures: report.html", sep="\n")

@@ -1,4 +1,4 @@
-"""A few test clips to listen to, with what the models heard in them."""
+"""A few test clips to listen to in the report, with what each model predicts for them."""
 
 import base64
 import io
@@ -17,15 +17,18 @@ EXAMPLES = 8
 
 
 @rank_zero_only
-def write_examples(path: Path, data: SpokenDigits, heard: dict[str, np.ndarray]) -> None:
-    """Write some test clips as JSON: who says which digit, what each model heard, and the sound as a WAV in base64.
+def write_examples(path: Path, data: SpokenDigits, predicted: dict[str, np.ndarray]) -> None:
+    """Write some test clips as JSON: file, speaker, digit, each model's prediction, and the sound as a WAV in base64.
 
     Args:
-        heard: the digits that each model predicts for the test clips, {model: [n]}.
+        predicted: the digits that each model predicts for the test clips, {model: [n]}.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     test = data.examples["test"]
     examples = []
-    for i in choose_examples(test.digit.numpy(), np.stack(list(heard.values())), EXAMPLES):
+    for i in choose_examples(test.digit.numpy(), np.stack(list(predicted.values())), EXAMPLES):
         clip, wav = data.cached.clips[test.rows[i]], io.BytesIO()
         soundfile.write(wav, data.cached.waves[test.rows[i]], SAMPLE_RATE, format="WAV")
         examples.append(
@@ -33,29 +36,31 @@ def write_examples(path: Path, data: SpokenDigits, heard: dict[str, np.ndarray])
                 "clip": clip.path,
                 "speaker": clip.speaker,
                 "digit": clip.digit,
-                "heard": {model: int(digits[i]) for model, digits in heard.items()},
+                "predicted": {model: int(digits[i]) for model, digits in predicted.items()},
                 "wav": base64.b64encode(wav.getvalue()).decode(),
             }
         )
     write_atomically(path, json.dumps(examples, indent=1) + "\n")
 
 
-def choose_examples(digit: np.ndarray, heard: np.ndarray, count: int) -> list[int]:
-    """Up to ``count`` clips: those that most models got wrong and as many that all got right, of varied digits.
+def choose_examples(digit: np.ndarray, predicted: np.ndarray, count: int) -> list[int]:
+    """Indices of up to ``count`` clips: half with mistakes, the worst first, and half that all models got right.
+
+    Where there are too few of one kind, there are more of the other.
 
     Args:
-        digit: [n] the truth.
-        heard: [models, n].
+        digit: [n] the true digits.
+        predicted: [models, n].
     """
-    mistakes = (heard != digit).sum(axis=0)
+    mistakes = (predicted != digit).sum(axis=0)
     wrong = _varied(np.flatnonzero(mistakes), digit, mistakes)
     right = _varied(np.flatnonzero(mistakes == 0), digit, mistakes)
     wrong = wrong[: max(count // 2, count - len(right))]
     return wrong + right[: count - len(wrong)]
 
 
-def _varied(rows: np.ndarray, digit: np.ndarray, mistakes: np.ndarray) -> list[int]:
-    """First one clip of each digit, then a second one of each ..., those with more mistakes before the others."""
-    rows = np.random.default_rng(0).permutation(rows)  # else all would be of the first speaker
-    turn = {int(row): int((digit[rows[:place]] == digit[row]).sum()) for place, row in enumerate(rows)}
-    return sorted(turn, key=lambda row: (-mistakes[row], turn[row], digit[row]))
+def _varied(indices: np.ndarray, digit: np.ndarray, mistakes: np.ndarray) -> list[int]:
+    """Clips with more mistakes first; among equals, one clip of each digit, then a second one of each, and so on."""
+    shuffled = np.random.default_rng(0).permutation(indices)  # the corpus is sorted by speaker
+    repeats = {int(clip): (digit[shuffled[:i]] == digit[clip]).sum() for i, clip in enumerate(shuffled)}
+    return sorted(repeats, key=lambda clip: (-mistakes[clip], repeats[clip], digit[clip]))

@@ -1,1 +1,1 @@
-"""A run: its flags, its folder, what it prints."""
+"""A run and its surroundings: flags, output folder, messages, files. Nothing here is about audio or learning."""

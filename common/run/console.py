@@ -1,6 +1,8 @@
-"""What a run says to the person at the terminal: errors of one line, progress, tables."""
+"""What a run says to the person at the terminal: one-line errors, progress and tables."""
 
+import functools
 import sys
+from collections.abc import Callable
 
 from tqdm import tqdm
 
@@ -8,57 +10,54 @@ _quiet = False
 
 
 class UserError(Exception):
-    """Something the user can mend: the message is one line that says what is wrong and what to do about it."""
+    """An error that the user can correct: one line that says what is wrong and what to do."""
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
 
 
-def shortened(name: str, length: int) -> str:
-    """``name`` as one line of at most ``length`` characters."""
-    name = printable(name)
-    return name if len(name) <= length else f"{name[: length - 1]}…"
-
-
 def printable(text: str) -> str:
-    """``text`` as one line: names of files may hold line ends, terminal codes and bytes that are no characters."""
+    """``text`` on one line; file names may hold line breaks, terminal codes and bytes that are not characters."""
     shown = (c if c.isprintable() else " " if c.isspace() else "?" for c in text)
     return " ".join("".join(shown).split())
 
 
+def shortened(text: str, length: int) -> str:
+    """``text`` on one line of at most ``length`` characters."""
+    text = printable(text)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def set_quiet(quiet: bool) -> None:
-    """Whether to say nothing from now on; warnings and errors, which do not pass through here, are always shown."""
+    """Print no progress from now on. Warnings and errors do not pass through here and are always shown."""
     global _quiet
     _quiet = quiet
 
 
-def say(text: str) -> None:
-    """Print a line about what is done."""
+def say(text: str, write: Callable[[str], object] = print) -> None:
+    """Print a line of progress or results."""
     if not _quiet:
-        print(text)
+        write(text)
 
 
-def progress_bar(name: str, total: int, unit: str, done: int = 0, announce: bool = True) -> tqdm:
-    """A bar on a terminal's stderr. Elsewhere a disabled one, instead of which a line says what begins.
+def shows_bars() -> bool:
+    """Whether progress bars are shown: on a terminal, unless ``--quiet`` was given."""
+    return sys.stderr.isatty() and not _quiet
 
-    Args:
-        name: what is being done.
-        total, unit: how many of what there are to do.
-        done: how many have been done before.
-        announce: whether to write that line; not where other lines tell how far things are.
-    """
-    terminal = sys.stderr.isatty()
-    if announce and not terminal and not _quiet:
-        print(f"{name}: {total} {unit}", file=sys.stderr)
-    return tqdm(total=total, initial=done, desc=name, unit=f" {unit}", file=sys.stderr, disable=_quiet or not terminal)
+
+def progress_bar(name: str, total: int, unit: str) -> tqdm:
+    """A progress bar on stderr. Where stderr is not a terminal the bar is disabled and one line announces the work."""
+    if not shows_bars():
+        say(f"{name}: {total} {unit}", functools.partial(print, file=sys.stderr))
+    return tqdm(total=total, desc=name, unit=f" {unit}", file=sys.stderr, disable=not shows_bars())
 
 
 def align(table: list[list[str]]) -> list[str]:
-    """Lines with the columns of ``table`` below each other."""
+    """The rows of ``table`` as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
 def model_name(key: str) -> str:
-    """A model's key in the metrics as a person writes it: "contrastive_1d" -> "contrastive 1D"."""
+    """The key of a model in the metrics as a person writes it: "contrastive_1d" -> "contrastive 1D"."""
     return key.replace("_", " ").replace("1d", "1D").replace("2d", "2D")

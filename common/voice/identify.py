@@ -1,194 +1,163 @@
-"""Who is speaking in each of these recordings, out of a few people who are enrolled, or is it nobody of them?
+"""Identify who speaks in each recording: one of the people who are enrolled, or nobody.
 
-Enrols a folder per person with recordings of spoken digits, and prints a line per query: the person, the similarity and
-the file. For recordings see `python -m common.voice.predict --help`. Ten of each person are few and thirty are better,
-and they should hold the digits that will be asked: the encoders were trained to tell clips apart, never people, and
-another digit is to them nearly another voice.
+Prints a line per query: person, similarity, file. To enrol people, make a folder for each with recordings (formats: see
+`python -m common.voice.predict --help`): at least ten, better thirty, of the digits that will be queried. The encoders
+were trained to distinguish clips, not people: another digit changes an embedding almost as much as another voice does.
 
-The similarity of a query to a person is a soft maximum of its cosine similarities to that person's recordings (both
-embeddings together, whitened by the clips that the encoders were trained on). Where the highest is below the
-threshold, the speaker is nobody who is enrolled. The threshold is found among the enrolled recordings, each of which is
-asked twice: without itself, when it should be known, and without all of its person, when it should be nobody. It is
-where both mistakes are equally frequent. That rate (equal error rate) is printed, and is hopeful: strangers are given a
-name more often. --threshold sets another threshold, and is needed where one person is enrolled.
+The similarity to a person is a soft maximum of the cosine similarities to that person's recordings, in the whitened
+embeddings of both formats. Below the threshold the answer is nobody. The default threshold is that of the equal error
+rate among the enrolled recordings: they are rejected for their own person as often as accepted for another. Both are
+printed on stderr; strangers are accepted more often. With one person enrolled, --threshold is required.
 
-A file that cannot be used is named in a line on stderr, the others are answered, and the exit code is 1.
+A file that cannot be used is reported on stderr; the others are still used, and the exit code is 1.
 
-    python -m common.voice.identify --task2-checkpoint task2_contrastive/checkpoints/best.ckpt --enrol people who.wav
-
-where the folder holds people/anna/*.wav and people/ben/*.mp3 prints, for example
-
+    $ ls people
+    anna  ben
+    $ python -m common.voice.identify --task2-checkpoint task2_contrastive/checkpoints/best.ckpt --enrol people who.wav
     anna     0.354  who.wav
-    nobody   0.087  else.wav
 """
 
 import json
 import sys
-from argparse import ArgumentTypeError, Namespace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
-from common.checkpoints import load_encoders
+from common.checkpoints import load_contrastive, load_whitening
 from common.evaluate import embed
-from common.run.cli import TASK2_CHECKPOINT, Parser, a_folder, a_path, run
+from common.run.cli import Parser, run
 from common.run.console import UserError, printable
-from common.speakers import Verification, equal_error_rate, unit_length, whiten_by
-from common.voice.recordings import as_batches, read_recordings, report_faults
+from common.run.settings import Settings, a_folder, number
+from common.speakers import Verification, equal_error_rate, unit_length
+from common.voice.recordings import apply, as_batches
 
-# 0 would take the best of a person's recordings, much the average of all: the one is best where there are many, the
-# other where there are few, and this is near both.
-SOFTNESS = 0.2
-# Some of which libsndfile cannot read: that is then said, as of any recording.
+# The last five, which libsndfile cannot read, are listed so that such files are reported and not skipped.
 SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"),
     *(".m4a", ".aac", ".wma", ".amr", ".webm"),
 )
 
 
-class Enrolment(NamedTuple):
-    """People's recordings as unit vectors."""
+class Enrolment(BaseEstimator):
+    """Recordings of known people, with which others are compared. Axes: n recordings, q queries, D embedding.
 
-    people: list[str]
-    z: np.ndarray  # [n, D] of length 1
-    person: np.ndarray  # [n] index into people
+    Args:
+        softness: of the maximum. Towards 0 the closest of a person's recordings decides, which is best where there are
+            many; towards infinity their mean, which is best where there are few. The default comes near both.
 
-    def similarity(self, cosine: np.ndarray, heard: np.ndarray | None = None) -> np.ndarray:
-        """Similarity of queries to people.
+    Attributes:
+        people_: [people] names, sorted.
+        z_: [n, D] embeddings of length 1.
+        membership_: [n, people] 1 where a recording is of a person, else 0.
+    """
+
+    def __init__(self, softness: float = 0.2) -> None:
+        self.softness = softness
+
+    def fit(self, z: np.ndarray, person: Sequence[str] | np.ndarray) -> "Enrolment":
+        """Enrol embeddings [n, D] with the names [n] of their people."""
+        self.people_, index = np.unique(person, return_inverse=True)
+        self.z_, self.membership_ = unit_length(z), np.eye(len(self.people_))[index]
+        return self
+
+    def similarity(self, z: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+        """Similarity of embeddings [q, D] to people: [q, people].
 
         Args:
-            cosine: [q, n] of each query to each recording.
-            heard: [q, n] bool, the recordings that count; all, if not given.
-
-        Returns:
-            [q, people]; -inf where none of a person's recordings counts.
+            counted: [q, n] 1 for recordings that count, else 0; by default all do. Where none of a person's recordings
+                counts, the similarity is -inf.
         """
-        heard = np.ones(cosine.shape, dtype=bool) if heard is None else heard
-        membership = np.eye(len(self.people))[self.person]  # [n, people]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mean = (heard * np.exp(cosine / SOFTNESS)) @ membership / (heard @ membership)
-            return np.where(heard @ membership > 0, SOFTNESS * np.log(mean), -np.inf)
+        cosine = unit_length(z) @ self.z_.T  # [q, n]
+        counted = np.ones_like(cosine) if counted is None else counted
+        total = (counted * np.exp(cosine / self.softness)) @ self.membership_  # [q, people]
+        with np.errstate(divide="ignore"):
+            return self.softness * np.log(total / (counted @ self.membership_).clip(min=1))
 
     def equal_errors(self) -> Verification | None:
-        """How well the enrolled recordings are known without themselves, and turned away without their person.
+        """Verify each recording against the others of its person, and against the closest other person.
 
-        ``None`` where there is no such question: one person alone, or nobody with two recordings.
+        ``None`` where one person is enrolled, or nobody with two recordings.
         """
-        cosine = self.z @ self.z.T
-        same = self.person[:, None] == self.person
-        known = self.similarity(cosine, ~np.eye(len(cosine), dtype=bool))[np.arange(len(cosine)), self.person]
-        strange = self.similarity(cosine, ~same).max(axis=1)
-        scores = np.concatenate([known, strange])
-        truth = np.repeat([True, False], len(cosine))
-        usable = np.isfinite(scores)
-        if len(set(truth[usable].tolist())) < 2:
+        similarity = self.similarity(self.z_, 1 - np.eye(len(self.z_)))  # [n, people]
+        own = self.membership_ == 1
+        scores = np.concatenate([similarity[own], np.where(own, -np.inf, similarity).max(axis=1)])
+        same = np.repeat([True, False], len(own))
+        compared = np.isfinite(scores)  # a person's only recording has no others
+        if len(np.unique(same[compared])) < 2:
             return None
-        return equal_error_rate(scores[usable], truth[usable])
+        return equal_error_rate(scores[compared], same[compared])
 
 
-def list_people(folder: Path) -> dict[str, list[Path]]:
-    """The sound files of each folder in ``folder``, both in order; hidden ones and other files are left alone.
+def list_recordings(folder: Path) -> list[Path]:
+    """The sound files ``folder/person/file``, sorted; hidden ones are skipped.
 
     Raises:
-        UserError: there is no such folder, it cannot be listed, or holds no folder with a sound file.
+        UserError: the folder does not exist, cannot be listed, or holds no such file.
     """
     try:
-        people = {
-            place.name: [file for file in sorted(place.iterdir()) if _is_sound(file)]
-            for place in sorted(folder.iterdir())
-            if place.is_dir() and not place.name.startswith(".")
-        }
+        people = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+        files = sorted(file for person in people for file in person.iterdir())
     except OSError as error:
         raise UserError(f"--enrol {folder}: cannot list {error.filename} ({error.strerror})") from error
-    people = {name: files for name, files in people.items() if files}
-    if not people:
+    files = [file for file in files if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
+    if not files:
         raise UserError(f"--enrol {folder}: no recordings in it; expected a folder per person, such as {folder}/anna/")
-    return people
+    return files
 
 
-def _is_sound(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+def main(
+    task2_checkpoint: Path, enrol: Path, queries: list[Path], as_json: bool, threshold: float | None = None
+) -> None:
+    model, whitening = load_contrastive(task2_checkpoint), load_whitening(task2_checkpoint)
 
+    def embeddings(waves: np.ndarray) -> np.ndarray:
+        return whitening.transform(embed(model.embedder, as_batches(waves)).z["concat"])  # [n, D]
 
-def main(args: Namespace) -> None:
-    model, spread = load_encoders(args.task2_checkpoint)
+    files = list_recordings(enrol)
+    usable = [(path.parent.name, z) for path, fault, z in apply(embeddings, files) if not fault]
+    if not usable:
+        raise UserError(f"--enrol {enrol}: none of its {len(files)} recordings can be used; see above")
+    names = [name for name, _ in usable]
+    for name in sorted({file.parent.name for file in files} - set(names)):
+        print(f"{printable(name)}: not enrolled, because none of the recordings can be used", file=sys.stderr)
+    enrolment = Enrolment().fit(np.array([z for _, z in usable]), names)
 
-    def unit_vectors(waves: np.ndarray) -> np.ndarray:
-        return unit_length(whiten_by(spread, embed(model.embedder, as_batches(waves)).z["concat"]))
-
-    recordings = [(name, file) for name, files in list_people(args.enrol).items() for file in files]
-    waves, faults = read_recordings(file for _, file in recordings)
-    failed = report_faults([file for _, file in recordings], faults)
-    owners = [name for (name, _), fault in zip(recordings, faults, strict=True) if not fault]
-    if not owners:
-        raise UserError(f"--enrol {args.enrol}: none of its {len(recordings)} recordings can be used")
-    people = sorted(set(owners))
-    for name in sorted({name for name, _ in recordings} - set(people)):
-        print(f"{printable(name)}: not enrolled, for none of the recordings can be used", file=sys.stderr)
-    enrolment = Enrolment(people, unit_vectors(waves), np.array([people.index(name) for name in owners]))
-    threshold = choose_threshold(enrolment, args.threshold)
-
-    waves, faults = read_recordings(args.queries)
-    failed |= report_faults(args.queries, faults)
-    rows = iter(enrolment.similarity(unit_vectors(waves) @ enrolment.z.T) if len(waves) else ())
-    answers = []
-    for file, fault in zip(args.queries, faults, strict=True):
-        if fault:
-            answers.append({"file": str(file), "error": fault})
-            continue
-        similarity = next(rows)
-        closest, highest = people[int(similarity.argmax())], float(similarity.max())
-        name = closest if highest >= threshold else None
-        answers.append({"file": str(file), "person": name, "closest": closest, "similarity": highest})
-    if args.json:
-        print(json.dumps({"threshold": threshold, "answers": answers}, indent=1))
+    enrolled = f"{len(names)} recordings of {len(enrolment.people_)} speaker(s) enrolled"
+    if threshold is not None:
+        print(f"{enrolled}; threshold {threshold:g}, as given", file=sys.stderr)
+    elif errors := enrolment.equal_errors():
+        threshold = errors.threshold
+        print(f"{enrolled}; threshold {threshold:.3f}, their equal error rate {errors.eer:.0%}", file=sys.stderr)
     else:
-        width = max(map(len, ("nobody", *map(printable, people))))
-        for answer in answers:
-            if "error" not in answer:
-                name = printable(answer["person"] or "nobody").ljust(width)
-                print(f"{name}  {answer['similarity']:6.3f}  {printable(answer['file'])}")
-    if failed:
+        raise UserError(f"{enrolled}: too few to find a threshold; enrol two people or more, or give --threshold")
+
+    results: list[dict] = []
+    width = max(map(len, ("nobody", *map(printable, enrolment.people_))))
+    for path, fault, z in apply(embeddings, queries):
+        if fault:
+            results.append({"file": str(path), "error": fault})
+            continue
+        (similarity,) = enrolment.similarity(z[None])  # [people]
+        closest, highest = str(enrolment.people_[similarity.argmax()]), float(similarity.max())
+        person = closest if highest >= threshold else None
+        results.append({"file": str(path), "person": person, "closest": closest, "similarity": highest})
+        if not as_json:
+            print(f"{printable(person or 'nobody').ljust(width)}  {highest:6.3f}  {printable(str(path))}", flush=True)
+    if as_json:
+        print(json.dumps({"threshold": threshold, "answers": results}, indent=1))
+    if len(usable) < len(files) or any("error" in result for result in results):
         sys.exit(1)
-
-
-def choose_threshold(enrolment: Enrolment, given: float | None) -> float:
-    """``given``, or else that of the equal error rate among the enrolled recordings, which is told on stderr.
-
-    Raises:
-        UserError: none is given, and the enrolled recordings cannot tell.
-    """
-    errors = enrolment.equal_errors()
-    who = f"{len(enrolment.z)} recordings of {len(enrolment.people)} speaker(s) enrolled"
-    if given is not None:
-        print(f"{who}; threshold {given:g}, as given", file=sys.stderr)
-        return given
-    if errors is None:
-        raise UserError(f"{who}: too few to find a threshold; enrol two people or more, or give --threshold")
-    print(f"{who}; threshold {errors.threshold:.3f}, their equal error rate {errors.eer:.0%}", file=sys.stderr)
-    return errors.threshold
-
-
-def _cosine(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not -1 <= value <= 1:
-        raise ArgumentTypeError(f"expected a number from -1 to 1, got {text[:60]!r}")
-    return value
 
 
 if __name__ == "__main__":
     parser = Parser(__doc__)
-    checkpoint_help = "best.ckpt of task 2"
-    parser.add_argument(
-        "--task2-checkpoint", type=a_path, default=TASK2_CHECKPOINT, metavar="CKPT", help=checkpoint_help
-    )
+    parser.add_settings(Settings(), ("task2_checkpoint",))
     parser.add_argument("--enrol", type=a_folder, required=True, metavar="DIR", help="folder with a folder per person")
-    threshold_help = "lowest similarity, from -1 to 1, at which a query is somebody enrolled; default: see above"
-    parser.add_argument("--threshold", type=_cosine, metavar="FLOAT", help=threshold_help)
-    parser.add_argument("--json", action="store_true", help="print an object instead, with the threshold and answers")
+    threshold_help = "lowest similarity (-1 to 1) that names a person; default: see above"
+    parser.add_argument("--threshold", type=number(float, -1, 1), metavar="FLOAT", help=threshold_help)
+    json_help = "print an object instead, with the threshold and answers"
+    parser.add_argument("--json", dest="as_json", action="store_true", help=json_help)
     parser.add_argument("queries", type=Path, nargs="+", metavar="QUERY", help="sound files of one spoken digit each")
     run(main, parser)

@@ -1,40 +1,44 @@
-"""Anybody's recordings, one digit each, brought to the form that the models see."""
+"""Read recordings of one spoken digit each, from sound files of any kind, in the form that the models take."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 
 from common.audio import SAMPLES
-from common.corpus.cache import read_clip, standardise
+from common.corpus.decode import read_clip, standardise
 from common.data import Batch
 from common.run.console import printable
 
 BATCH = 256  # recordings at a time: 8 MB
 
 
-def read_recording(path: Path) -> np.ndarray:
-    """One recording as [16000] int16, see ``common.corpus.cache.standardise``.
+def read_recording(path: str | Path) -> np.ndarray:
+    """One recording as [16000] int16, see ``common.corpus.decode.standardise``.
 
-    WAV, FLAC, OGG, MP3 and whatever else libsndfile reads; 4 to 384 kHz, up to 30 s.
+    Args:
+        path: WAV, FLAC, OGG, MP3 or another format that libsndfile reads; 4 to 384 kHz, at most 30 s.
 
     Raises:
-        ValueError: it cannot be read, is silent, or is no spoken digit by its rate or length; the message says which.
+        ValueError: it cannot be read, is silent, or has a rate or length that is not a spoken digit's.
     """
     try:
-        return standardise(*read_clip(path))
+        return standardise(*read_clip(Path(path)))
     except FileNotFoundError as error:
         raise ValueError("there is no such file") from error
     except OSError as error:
         raise ValueError(f"it cannot be opened ({error.strerror})") from error
-    except RuntimeError as error:  # soundfile's, whose message holds the path once more
-        raise ValueError(f"it cannot be read as sound ({str(error).rpartition(': ')[2].rstrip('.')})") from error
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.removeprefix("Error : ").rstrip(".")
+        raise ValueError(f"it cannot be read as sound ({reason})") from error
 
 
-def read_recordings(paths: Iterable[Path]) -> tuple[np.ndarray, list[str]]:
-    """The recordings that can be used, [n, 16000] int16, and for each path what is wrong with it or ""."""
+def read_recordings(paths: Iterable[str | Path]) -> tuple[np.ndarray, list[str]]:
+    """The recordings that can be used, [n, 16000] int16, and for each path its fault, or "" if it has none."""
     waves, faults = [], []
     for path in paths:
         try:
@@ -46,14 +50,21 @@ def read_recordings(paths: Iterable[Path]) -> tuple[np.ndarray, list[str]]:
 
 
 def as_batches(waves: np.ndarray) -> list[Batch]:
-    """Waveforms [n, 16000] int16 without labels (-1), as ``common.evaluate.embed`` and ``outputs`` take them."""
-    parts = [torch.from_numpy(waves[i : i + BATCH]) for i in range(0, len(waves), BATCH)]
+    """Waveforms [n, 16000] int16 as a loader for ``embed`` or ``predict_digits``; the labels are -1 (unknown)."""
+    parts = torch.from_numpy(waves).split(BATCH)
     return [Batch(part, *[torch.full((len(part),), -1)] * 2) for part in parts]
 
 
-def report_faults(paths: Sequence[Path], faults: Sequence[str]) -> bool:
-    """Write a line to stderr for each recording that has a fault; whether there was one."""
-    for path, fault in zip(paths, faults, strict=True):
-        if fault:
-            print(f"{printable(str(path))}: {fault}", file=sys.stderr)
-    return any(faults)
+def apply(function: Callable[[np.ndarray], Iterable[Any]], paths: Sequence[Path]) -> Iterator[tuple[Path, str, Any]]:
+    """Apply ``function``, which maps waveforms [n, 16000] int16 to n results, to recordings.
+
+    Yields each path with "" and its result, or with its fault and ``None``. Faults are also printed on stderr.
+    """
+    for first in range(0, len(paths), BATCH):
+        part = paths[first : first + BATCH]
+        waves, faults = read_recordings(part)
+        results = iter(function(waves) if len(waves) else ())
+        for path, fault in zip(part, faults, strict=True):
+            if fault:
+                print(f"{printable(str(path))}: {fault}", file=sys.stderr)
+            yield path, fault, None if fault else next(results)

@@ -1,4 +1,4 @@
-"""What evaluation costs: probes, speakers and t-SNE at 10,000 x 256 embeddings, and frozen against fine-tuned runs.
+"""What does evaluation cost, and what does task 5 save with frozen encoders?
 
     python tests/benchmarks/evaluation.py                    four minutes on 2 cores
     python tests/benchmarks/evaluation.py --part frozen      one table: scores or frozen
@@ -6,8 +6,8 @@
 scores   seconds and peak memory of linear_probe (16,000 train, 4,000 validation and 10,000 test embeddings), identify
          (5,000 enrolled, 5,000 queried), verify (12.5 million pairs) and tsne (10,000 points), each in a process of its
          own. The embeddings are random clusters: ten digits, twenty speakers, as on AudioMNIST's test speakers.
-frozen   seconds per epoch of task 5 with frozen encoders, against fine-tuning them, and the same of a run of 50 epochs
-         with the embedding that comes before it. On synthetic speech, a tenth of the corpus: 3,000 clips.
+frozen   seconds per epoch of task 5 with frozen encoders against fine-tuning, and the same ratio for a run of 50 epochs
+         that begins with embedding all clips. On synthetic speech, a tenth of the corpus: 3,000 clips.
 """
 
 import argparse
@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from timing import interleave, ratio, show, timed
@@ -29,7 +28,8 @@ from common.data import SpokenDigits
 from common.evaluate import Embeddings, embed, linear_probe
 from common.modules import ContrastiveModel, DigitClassifier
 from common.plots.scatter import tsne
-from common.run.cli import task_parser
+from common.run.output import Run
+from common.run.settings import Settings
 from common.speakers import halves, identify, verify, whiten
 from common.training import fit
 
@@ -38,7 +38,7 @@ FORMATS = {"1d": ("1d",), "2d": ("2d",), "concat": ("1d", "2d")}
 
 
 def clusters(n: int, seed: int, width: int = 256, spread: float = 2.0) -> Embeddings:
-    """n embeddings around the sum of a digit's and a speaker's centre."""
+    """n embeddings, each near the sum of its digit's centre and its speaker's centre."""
     centres = np.random.default_rng(0).normal(size=(30, width))
     rng = np.random.default_rng(seed)
     digit, speaker = np.arange(n) % 10, np.arange(n) // 10 % 20
@@ -46,7 +46,7 @@ def clusters(n: int, seed: int, width: int = 256, spread: float = 2.0) -> Embedd
     return Embeddings({"concat": z.astype(np.float32)}, digit, speaker)
 
 
-def test_speakers() -> Embeddings:
+def whitened_clusters() -> Embeddings:
     return whiten(clusters(16_000, 1), clusters(10_000, 3))
 
 
@@ -56,12 +56,13 @@ def probe() -> str:
 
 
 def identification() -> str:
-    result, _ = identify(*halves(test_speakers(), 42), "concat", 42)
+    result, _ = identify(*halves(whitened_clusters(), 42), "concat", 42)
     return f"accuracy {result['test_acc']:.4f}, k {result['test_k']}"
 
 
 def verification() -> str:
-    return f"EER {verify(halves(test_speakers(), 42)[1], 'concat').eer:.5f}"
+    result = verify(halves(whitened_clusters(), 42)[1], "concat")
+    return f"EER {result.eer:.5f}" if result else "no EER"
 
 
 def layout() -> str:
@@ -80,7 +81,7 @@ def compare_scores(repeats: int) -> None:
 
 
 def _alone(work: Callable[[], str]) -> tuple[float, float, str]:
-    """Seconds, peak memory in MB above the imports', and result of ``work`` in a process of its own."""
+    """Run ``work`` in a process of its own: seconds, peak memory in MB beyond that of the imports, and its result."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measure, (work,))
 
@@ -95,22 +96,21 @@ def _peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def compare_frozen(clips: float, repeats: int) -> None:
-    args = task_parser("", "", epochs=3, lr=1e-2).parse_args(
-        ["--dataset", "synthetic", "--ratio", str(clips), "--num-workers", "0"]
-    )
-    data, pretrained = SpokenDigits(args), ContrastiveModel(1e-3).embedder
+def compare_frozen(fraction: float, repeats: int) -> None:
+    settings = Settings(epochs=3, lr=1e-2, dataset="synthetic", ratio=fraction, num_workers=0)
+    data, pretrained = SpokenDigits(**settings.data), ContrastiveModel().embedder
+    run = Run(settings, data.describe(), pretrained.sizes())
     started = time.perf_counter()
     embedded = {key: embed(pretrained, data.loader(key)) for key in ("train", "val", "test")}
     embedding = time.perf_counter() - started
     rows = [["", "fine-tuned, s", "frozen, s", "frozen / fine-tuned (range)", f"{EPOCHS} epochs with embedding"]]
     for name, formats in FORMATS.items():
-        frozen = data.with_inputs({key: part.z[name] for key, part in embedded.items()})
+        frozen = data.with_embeddings({key: part.z[name] for key, part in embedded.items()})
 
         def epoch(inputs: SpokenDigits, is_frozen: bool, formats: tuple = formats, name: str = name) -> float:
-            module = DigitClassifier(formats, args.lr, encoder_lr=args.lr / 10, frozen=is_frozen)
-            run = functools.partial(fit, module, inputs, args, Path("checkpoints"), name, {})
-            return statistics.mean(timed(module, run).epochs())
+            module = DigitClassifier(formats, settings.lr, encoder_lr=settings.lr / 10, frozen=is_frozen)
+            train = functools.partial(fit, module, inputs, run, "checkpoints", name)
+            return statistics.mean(timed(module, train).epochs())
 
         work = {"fine-tuned": functools.partial(epoch, data, False), "frozen": functools.partial(epoch, frozen, True)}
         times = interleave(name, work, repeats)
@@ -119,7 +119,7 @@ def compare_frozen(clips: float, repeats: int) -> None:
         rows.append(
             [name, f"{slow:.3f}", f"{fast:.3f}", ratio(times["frozen"], times["fine-tuned"], "%"), f"{whole:.1%}"]
         )
-    show(f"An epoch of task 5, {len(data.split.train)} training clips (embedding all once: {embedding:.1f} s)", rows)
+    show(f"An epoch of task 5, {len(data.split.train)} training clips (embedding all clips: {embedding:.1f} s)", rows)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -134,6 +134,6 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("all", "scores", "frozen"), default="all")
-    parser.add_argument("--ratio", type=float, default=0.1, help="frozen: of the 30,000 clips of the synthetic corpus")
+    parser.add_argument("--ratio", type=float, default=0.1, help="frozen: of the 30,000 clips of synthetic speech")
     parser.add_argument("--repeats", type=int, default=3)
     main(parser.parse_args())

@@ -1,8 +1,8 @@
 """What does training cost beyond its arithmetic?
 
-An epoch of ``common.training.fit`` (Lightning, loading, logging, validation, checkpoints) against a bare loop of the
-same forward, backward and optimizer steps and the same validation, on batches that are in memory. The two alternate,
-and the ratio is taken in each round.
+Compares an epoch of ``common.training.fit`` (Lightning, loading, logging, validation, checkpoints) with a bare loop of
+the same forward, backward and optimizer steps and the same validation, on batches in memory. The two alternate, and the
+ratio is taken in each round.
 
     python tests/benchmarks/fit.py                        3,000 clips of synthetic speech, no workers
     python tests/benchmarks/fit.py --num-workers 4        or any other flag of a task, such as --accelerator gpu
@@ -11,7 +11,7 @@ and the ratio is taken in each round.
 import statistics
 import tempfile
 import time
-from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -20,7 +20,9 @@ from timing import interleave, ratio, show, timed
 
 from common.data import SpokenDigits
 from common.modules import ContrastiveModel, DigitClassifier
-from common.run.cli import run, task_parser
+from common.run.cli import run_task, task_parser
+from common.run.output import Run
+from common.run.settings import Settings
 from common.training import fit
 
 REPEATS = 5
@@ -32,8 +34,8 @@ MODELS = {
 
 
 def bare_epoch(model: pl.LightningModule, batches: dict[str, list]) -> float:
-    """Seconds of the second of two epochs of nothing but arithmetic."""
-    model.to(batches["train"][0].inputs.device).train()
+    """Seconds of the second of two epochs that are arithmetic alone."""
+    model.to(batches["train"][0].digit.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
     for _ in range(2):
         started = time.perf_counter()
@@ -51,31 +53,31 @@ def bare_epoch(model: pl.LightningModule, batches: dict[str, list]) -> float:
     return time.perf_counter() - started
 
 
-def whole_epoch(model: pl.LightningModule, data: SpokenDigits, args: Namespace) -> float:
-    """Mean seconds of the epochs of a fit, but for the first."""
+def whole_epoch(model: pl.LightningModule, data: SpokenDigits, settings: Settings) -> float:
+    """Mean seconds of the epochs of a training, except for the first."""
     with tempfile.TemporaryDirectory() as folder:
-        clock = timed(model, lambda: fit(model, data, args, Path(folder), "model", {}))
+        run = Run(replace(settings, output_dir=Path(folder)), data.describe(), model.embedder.sizes())
+        clock = timed(model, lambda: fit(model, data, run, "checkpoints", "model"))
     return statistics.mean(clock.epochs())
 
 
-def main(args: Namespace) -> None:
-    data = SpokenDigits(args)
-    train = [batch for batch in data.loader("train") if len(batch.digit) == args.batch_size]
+def main(settings: Settings) -> None:
+    data = SpokenDigits(**settings.data)
+    train = [batch for batch in data.loader("train") if len(batch.digit) == settings.batch_size]
     batches = {"train": train, "val": list(data.loader("val"))}
     clips = sum(len(batch.digit) for part in batches.values() for batch in part)
     table = [["", "bare loop", "Trainer.fit", "fit / bare loop"]]
     for name, make in MODELS.items():
         work = {
             "bare": lambda make=make: bare_epoch(make(), batches),
-            "fit": lambda make=make: whole_epoch(make(), data, args),
+            "fit": lambda make=make: whole_epoch(make(), data, settings),
         }
         seconds = interleave(name, work, REPEATS)
         speeds = [f"{clips / statistics.median(seconds[key]):.0f} clips/s" for key in work]
         table.append([name, *speeds, ratio(seconds["fit"], seconds["bare"])])
-    show(f"{data.corpus.name}, {clips} clips an epoch, {data.device}, --num-workers {args.num_workers}", table)
+    show(f"{data.corpus.name}, {clips} clips an epoch, {data.device}, --num-workers {settings.num_workers}", table)
 
 
 if __name__ == "__main__":
-    parser = task_parser(__doc__, "unused", epochs=3, lr=1e-3)
-    parser.set_defaults(dataset="synthetic", ratio=0.1, num_workers=0)
-    run(main, parser)
+    defaults = Settings(epochs=3, lr=1e-3, dataset="synthetic", ratio=0.1, num_workers=0)
+    run_task(main, task_parser(__doc__, defaults))

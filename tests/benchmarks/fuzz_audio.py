@@ -1,12 +1,12 @@
-"""Spoil thousands of sound files in every way that files are found spoilt, and see what the corpus makes of them.
+"""Damage thousands of sound files in the ways in which files get damaged, and check how the corpus treats them.
 
 python tests/benchmarks/fuzz_audio.py --count 10000 --seed 1
 
-Each batch is a folder that goes through ``open_folder`` and ``open_cache`` as in a run. The table counts for each
+Each batch is a folder that is opened by ``open_folder`` and ``open_cache`` as in a run. The table counts for each
 mutation how many files were read, skipped with a reason, and left alone because of their names. A file is wrong if it
-is none of these or more than one, if its row of the cache is not what its own file holds, if a tone that stands for
-its digit is another digit's, or if it was read or refused against what must happen to its mutation. Exit code 1 if any
-file is wrong, if a worker crashes, or if a batch takes longer than --seconds.
+is none of these or more than one, if its row of the cache is not the content of its file, if the frequency of its tone
+is that of another digit, or if the outcome is not the one that is listed for its mutation. The exit code is 1 if any
+file is wrong, a worker crashes, or a batch takes longer than --seconds.
 """
 
 import argparse
@@ -27,15 +27,12 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from timing import show
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-if str(REPOSITORY) not in sys.path:  # so that the script finds the package `common`
-    sys.path.insert(0, str(REPOSITORY))
-
-from common.audio import SAMPLES  # noqa: E402
-from common.corpus.cache import open_cache, read_clip, standardise  # noqa: E402
-from common.corpus.clips import Clip, open_folder  # noqa: E402
-from common.run.console import align  # noqa: E402
+from common.audio import SAMPLES
+from common.corpus.cache import open_cache
+from common.corpus.clips import Clip, open_folder
+from common.corpus.decode import read_clip, standardise
 
 BATCH = 1000  # files
 SPEAKERS = ("01", "2", "a b", "Zoë", "李", "٣", "-x", "$a_", "line\nend", "\udcff\udcfe", "'\"%s{}", "." + "long" * 50)
@@ -50,7 +47,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Target:
-    """A file to be made: the clip that it is to be and where it goes."""
+    """A file to make: its clip and its path."""
 
     folder: Path
     speaker: str
@@ -68,7 +65,7 @@ class Target:
 
 
 def tone(digit: int, seconds: float = 0.3, rate: int = 16_000) -> np.ndarray:
-    """Each digit has a frequency of its own, so that a row under a wrong label shows."""
+    """A tone whose frequency tells the digit, so that a row with a wrong label is found."""
     return 0.5 * np.sin(2 * np.pi * (300 + 100 * digit) * np.arange(round(seconds * rate)) / rate)
 
 
@@ -94,7 +91,7 @@ def encoded(samples: np.ndarray, rate: int = 16_000, form: str = "WAV", subtype:
 
 
 def any_file(digit: int, rng: Rng) -> bytearray:
-    """A good file in some encoding, to be spoilt."""
+    """A good file in a random encoding, to be damaged."""
     if rng.random() < 0.2:
         form, subtype = OTHER_FORMATS[rng.integers(len(OTHER_FORMATS))]
     else:
@@ -103,29 +100,30 @@ def any_file(digit: int, rng: Rng) -> bytearray:
     return bytearray(encoded(tone(digit, 0.3, rate), rate, form, subtype))
 
 
-# --- mutations: each writes or makes target.path; what must become of it is said where they are listed
+# --- mutations: each makes target.path; the list below them says which outcome each must have
 
 
 def header_bytes(target: Target, rng: Rng) -> None:
     data = any_file(target.digit, rng)
-    for place in rng.integers(0, min(len(data), 80), rng.integers(1, 9)):
-        data[place] = rng.integers(256)
+    for position in rng.integers(0, min(len(data), 80), rng.integers(1, 9)):
+        data[position] = rng.integers(256)
     target.path.write_bytes(data)
 
 
 def header_fields(target: Target, rng: Rng) -> None:
     data = any_file(target.digit, rng)
-    for place in 2 * rng.integers(2, 40, rng.integers(1, 4)):
+    for position in 2 * rng.integers(2, 40, rng.integers(1, 4)):
         form = "<I" if rng.random() < 0.7 else "<H"
         value = int(rng.choice(EXTREMES)) + int(rng.integers(-1, 2))
-        struct.pack_into(form, data, place, value & (0xFFFFFFFF if form == "<I" else 0xFFFF))
+        struct.pack_into(form, data, position, value & (0xFFFFFFFF if form == "<I" else 0xFFFF))
     target.path.write_bytes(data)
 
 
 def sizes(target: Target, rng: Rng) -> None:
     data = bytearray(wav(pcm(target.digit)))
-    place = int(rng.choice([4, 16, 40]))
-    struct.pack_into("<I", data, place, int(rng.choice([*EXTREMES, len(data), len(data) + 1, rng.integers(2**32)])))
+    position = int(rng.choice([4, 16, 40]))
+    value = int(rng.choice([*EXTREMES, len(data), len(data) + 1, rng.integers(2**32)]))
+    struct.pack_into("<I", data, position, value)
     target.path.write_bytes(data)
 
 
@@ -143,18 +141,18 @@ def truncation(target: Target, rng: Rng) -> None:
 
 def bytes_anywhere(target: Target, rng: Rng) -> None:
     data = any_file(target.digit, rng)
-    for place in rng.integers(0, len(data), rng.integers(1, 200)):
-        data[place] = rng.integers(256)
+    for position in rng.integers(0, len(data), rng.integers(1, 200)):
+        data[position] = rng.integers(256)
     target.path.write_bytes(data)
 
 
 def inserted_or_deleted(target: Target, rng: Rng) -> None:
     data = any_file(target.digit, rng)
-    place = rng.integers(len(data))
+    position = rng.integers(len(data))
     if rng.random() < 0.5:
-        data[place:place] = rng.bytes(rng.integers(1, 500))
+        data[position:position] = rng.bytes(rng.integers(1, 500))
     else:
-        del data[place : place + rng.integers(1, 500)]
+        del data[position : position + rng.integers(1, 500)]
     target.path.write_bytes(data)
 
 
@@ -164,14 +162,14 @@ def spliced(target: Target, rng: Rng) -> None:
 
 
 def alien_chunks(target: Target, rng: Rng) -> None:
-    """Chunks with true or false sizes before and behind the audio."""
+    """A chunk with a true or a false size before or after the audio."""
     data = wav(pcm(target.digit))
     names = (b"LIST", b"fact", b"PEAK", b"cue ", b"smpl", b"inst", b"bext", b"data", b"fmt ", b"ds64", b"junk")
     name, size = names[rng.integers(len(names))], int(rng.integers(200))
-    told = size if rng.random() < 0.5 else int(rng.choice(EXTREMES))
-    chunk = name + struct.pack("<I", told) + rng.bytes(size)
-    place = int(rng.choice([12, 36, len(data)]))
-    target.path.write_bytes(data[:place] + chunk + data[place:])
+    stated = size if rng.random() < 0.5 else int(rng.choice(EXTREMES))
+    chunk = name + struct.pack("<I", stated) + rng.bytes(size)
+    position = int(rng.choice([12, 36, len(data)]))
+    target.path.write_bytes(data[:position] + chunk + data[position:])
 
 
 def noise_bytes(target: Target, rng: Rng) -> None:
@@ -180,7 +178,7 @@ def noise_bytes(target: Target, rng: Rng) -> None:
 
 
 def bad_samples(target: Target, rng: Rng) -> None:
-    """NaN, infinite values, or such as are infinite as float32, at one place or all over."""
+    """One or all samples NaN, infinite, or too large for float32."""
     samples = tone(target.digit)
     value = rng.choice([np.nan, np.inf, -np.inf, 1e300])
     samples[rng.integers(len(samples)) if rng.random() < 0.5 else slice(None)] = value
@@ -191,10 +189,10 @@ def bad_samples(target: Target, rng: Rng) -> None:
 
 
 def huge_samples(target: Target, rng: Rng) -> None:
-    """Finite values that may overflow on the way."""
+    """Finite values that may overflow in the processing."""
     samples = tone(target.digit)
-    places = rng.integers(len(samples), size=int(rng.choice([1, 2, 1000])))
-    samples[places] = rng.choice([3.4e38, -3.4e38, 1e38, 1e30], size=len(places))
+    positions = rng.integers(len(samples), size=int(rng.choice([1, 2, 1000])))
+    samples[positions] = rng.choice([3.4e38, -3.4e38, 1e38, 1e30], size=len(positions))
     target.path.write_bytes(encoded(samples, subtype="FLOAT"))
 
 
@@ -209,12 +207,12 @@ def silence(target: Target, rng: Rng) -> None:
 
 
 def few_samples(target: Target, rng: Rng) -> None:
-    """None or one; two may be a very short click."""
+    """None or one; two could be a very short click, which is read."""
     target.path.write_bytes(wav(pcm(target.digit)[: 2 * rng.integers(2)]))
 
 
 def very_long(target: Target, rng: Rng) -> None:
-    """31 seconds to an hour, of which the disk holds nothing."""
+    """31 seconds to an hour, as a sparse file."""
     rate = int(rng.choice([8000, 48_000, 384_000]))
     size = min(2 * rate * int(rng.choice([31, 600, 3600])), 2**31)
     with target.path.open("wb") as file:
@@ -247,7 +245,7 @@ def odd_rates(target: Target, rng: Rng) -> None:
 
 
 def good_encodings(target: Target, rng: Rng) -> None:
-    """Also FLAC, Ogg and MP3 under the name of a WAV, which libsndfile reads."""
+    """Also FLAC, Ogg and MP3 named .wav, which libsndfile reads."""
     target.path.write_bytes(any_file(target.digit, rng))
 
 
@@ -265,8 +263,8 @@ def pipes(target: Target, rng: Rng) -> None:
 
 
 def bad_links(target: Target, rng: Rng) -> None:
-    where = ["gone.wav", target.path.name, "x" * 300, "..", "/dev/zero", "/dev/full", "/proc/self/mem"]
-    target.path.symlink_to(where[rng.integers(len(where))])
+    linked = ["gone.wav", target.path.name, "x" * 300, "..", "/dev/zero", "/dev/full", "/proc/self/mem"]
+    target.path.symlink_to(linked[rng.integers(len(linked))])
 
 
 def good_links(target: Target, rng: Rng) -> None:
@@ -277,27 +275,24 @@ def good_links(target: Target, rng: Rng) -> None:
 
 
 def names_of_no_clips(target: Target, rng: Rng) -> None:
-    """Digits out of range and in other scripts, other speakers, missing and endless repetitions."""
+    """Digits out of range or in other scripts, other speakers, repetitions that are missing or too long."""
     digit, speaker, number = target.digit, target.speaker, target.repetition
     forms = [f"1{digit}_{speaker}_{number}.wav", f"-1_{speaker}_{number}.wav", f"٣_{speaker}_{number}.wav"]
     forms += [f"{digit}_x_{number}.wav", f"{digit}_{speaker}_{number}_.wav", f"{digit}_{speaker}_1{number:06d}.wav"]
-    forms += [
-        f"{digit}_{speaker}_{number}.mp3",
-        f"._{digit}_{speaker}_{number}.wav",
-        f"{digit}_{speaker}_٣{number}.wav",
-    ]
+    forms += [f"{digit}_{speaker}_{number}.mp3", f"._{digit}_{speaker}_{number}.wav"]
+    forms += [f"{digit}_{speaker}_٣{number}.wav"]
     name = forms[rng.integers(len(forms))]
     data = wav(pcm(target.digit))
     (target.path.parent / name[-250:]).write_bytes(data)
 
 
 def repeated_repetitions(target: Target, rng: Rng) -> None:
-    """One repetition twice, as 000007.WAV and 7.wav; the first in sorted order counts."""
+    """One repetition twice, as 000007.WAV and as 7.wav; the first in sorted order is read."""
     for path in (target.path, target.twin):
         path.write_bytes(wav(pcm(target.digit)))
 
 
-READ, SKIPPED, LEFT, ANY = "read", "skipped", "left alone", "any"  # what must become of a mutation's files
+READ, SKIPPED, LEFT, ANY = "read", "skipped", "left alone", "any"  # outcomes
 MUTATIONS: dict[Callable[[Target, Rng], None], str] = {
     header_bytes: ANY,
     header_fields: ANY,
@@ -338,19 +333,17 @@ class Report:
     wrong: list[str] = field(default_factory=list)
     crashes: list[str] = field(default_factory=list)
 
-    def table(self) -> str:
+    def table(self) -> list[list[str]]:
         columns = ["files", READ, SKIPPED, LEFT, "wrong"]
-        total = sum(self.counts.values(), Counter())
-        rows = [*sorted(self.counts.items()), ("total", total)]
-        return "\n".join(
-            align([["mutation", *columns], *([name, *(str(count[key]) for key in columns)] for name, count in rows)])
-        )
+        rows = [*sorted(self.counts.items()), ("total", sum(self.counts.values(), Counter()))]
+        return [["mutation", *columns], *([name, *(str(count[key]) for key in columns)] for name, count in rows)]
 
 
 def sweep(folder: Path, count: int, seed: int, seconds: float = 240) -> Report:
-    """Make ``count`` files in ``folder``, batch by batch, and check what becomes of each.
+    """Make ``count`` files in ``folder``, batch by batch, and check the outcome of each.
 
-    A batch may take as long as ``seconds``.
+    Args:
+        seconds: how long a batch may take.
     """
     report = Report()
     for start in range(0, count, BATCH):
@@ -384,47 +377,47 @@ def _check_batch(batch: Path, made: dict[Target, Callable], report: Report) -> N
         cached = open_cache(corpus, batch / "cache")
         again = open_cache(corpus, batch / "cache")
     if again.clips != cached.clips or again.skipped != cached.skipped or not np.array_equal(again.waves, cached.waves):
-        report.crashes.append(f"{batch.name}: opened a second time, the cache is another")
+        report.crashes.append(f"{batch.name}: the cache is different when it is opened again")
     rows = {clip.path: (clip, wave) for clip, wave in zip(cached.clips, cached.waves, strict=True)}
     listed = {clip.path for clip in corpus.clips}
     for target, mutation in made.items():
-        must = MUTATIONS[mutation]
+        expected = MUTATIONS[mutation]
         path = f"{target.speaker}/{target.path.name}"
         outcomes = [READ] * (path in rows) + [SKIPPED] * (path in cached.skipped) + [LEFT] * (path not in listed)
-        faults = [] if len(outcomes) == 1 else [f"it is {outcomes}"]
-        faults += [f"it was {outcome} and not {must}" for outcome in outcomes if must not in (outcome, ANY)]
+        faults = [] if len(outcomes) == 1 else [f"its outcomes are {outcomes}"]
+        faults += [f"it was {outcome}, not {expected}" for outcome in outcomes if expected not in (outcome, ANY)]
         if SKIPPED in outcomes and not cached.skipped[path].strip():
             faults.append("no reason")
         if READ in outcomes:
-            faults += _faults_of_row(target, must, *rows[path])
+            faults += _faults_of_row(target, expected, *rows[path])
         count = report.counts[mutation.__name__]
         count.update({"files": 1, "wrong": bool(faults)} | dict.fromkeys(outcomes, 1))
         report.wrong += [f"{mutation.__name__}, {path!r}: {fault}" for fault in faults]
-    expected = sum(MUTATIONS[mutation] == LEFT for mutation in made.values())
-    if corpus.ignored != expected:
-        report.wrong.append(f"{batch.name}: {corpus.ignored} files are counted as left alone and not {expected}")
+    left = sum(MUTATIONS[mutation] == LEFT for mutation in made.values())
+    if corpus.ignored != left:
+        report.wrong.append(f"{batch.name}: {corpus.ignored} files are counted as left alone, not {left}")
     twins = sum(mutation is repeated_repetitions for mutation in made.values())
     if len(cached.clips) + len(cached.skipped) + corpus.ignored != len(made) + twins:
-        report.wrong.append(f"{batch.name}: the files read, skipped and left alone are not all there are")
+        report.wrong.append(f"{batch.name}: the files read, skipped and left alone do not add up to all files")
 
 
-def _faults_of_row(target: Target, must: str, clip: Clip, wave: np.ndarray) -> list[str]:
+def _faults_of_row(target: Target, expected: str, clip: Clip, wave: np.ndarray) -> list[str]:
     faults = []
     if (clip.speaker, clip.digit, clip.repetition) != (target.speaker, target.digit, target.repetition):
-        faults.append(f"it has the labels {clip}")
+        faults.append(f"its labels are {clip}")
     if wave.dtype != np.int16 or wave.shape != (SAMPLES,) or np.abs(wave.astype(int)).max() != 32767:
-        faults.append("its row is no waveform at full level")
+        faults.append("its row is not a waveform at full level")
     if not np.array_equal(wave, standardise(*read_clip(target.path))):
-        faults.append("its row is another file's")
-    heard = np.abs(np.fft.rfft(wave.astype(float))).argmax()  # Hz, for a row is one second
-    if must == READ and abs(heard - (300 + 100 * target.digit)) > 20:
-        faults.append(f"its tone is of {heard} Hz")
+        faults.append("its row is not the content of its file")
+    frequency = np.abs(np.fft.rfft(wave.astype(float))).argmax()  # Hz, because a row is one second
+    if expected == READ and abs(frequency - (300 + 100 * target.digit)) > 20:
+        faults.append(f"its tone has {frequency} Hz")
     return faults
 
 
 @contextlib.contextmanager
 def _time_limit(seconds: float):
-    """Kill the workers when the time is up, and raise TimeoutError."""
+    """Kill the workers and raise TimeoutError if the block takes longer."""
 
     def stop(*_):
         for worker in multiprocessing.active_children():
@@ -444,11 +437,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=240, help="for a batch of a thousand files")
+    parser.add_argument("--seconds", type=float, default=240, help="limit for a batch of a thousand files")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = sweep(Path(folder), args.count, args.seed, args.seconds)
-    print(report.table())
+    show(f"{args.count} files, seed {args.seed}", report.table())
     peaks = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print("peak memory: {:.0f} MB, of a worker {:.0f} MB".format(*peaks))
     for line in [*report.crashes, *report.wrong][:50]:

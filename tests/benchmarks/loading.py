@@ -1,18 +1,18 @@
-"""Data loading against a pipeline that decodes every clip in every epoch, on the same 48 kHz WAV files.
+"""How much does the cache save, compared with decoding every clip in every epoch?
 
     python tests/benchmarks/loading.py                   1,500 synthetic clips: four minutes on 2 cores
     python tests/benchmarks/loading.py --part cache      one table: cache, loading or epoch
 
-The other pipeline is what a tutorial would do: a Dataset that decodes with soundfile, resamples to 16 kHz with
-torchaudio, pads to 1 or 3 s and, for the 2D encoder, makes a log-mel spectrogram of the clip; two DataLoader workers.
-Ours reads the cache, and makes log-mels of whole batches.
+Both pipelines start from the same 48 kHz WAV files. The other one is what a tutorial would do: a Dataset that decodes
+with soundfile, resamples to 16 kHz with torchaudio, pads to 1 or 3 s and, for the 2D encoder, computes a log-mel
+spectrogram of each clip, with two DataLoader workers. Ours reads the cache and computes log-mels of whole batches.
 
-cache    building it, against the same cores doing nothing but decode and resample
-loading  clips/s that reach the encoder, augmentation off
-epoch    training and validation of task 1 by the same Trainer; ours augments, the other does not. First with our
-         encoder on both sides, then the other one with the encoder of the original design, see original.py
+cache    building it, against decoding and resampling alone on the same cores
+loading  clips/s that reach the encoder, without augmentation
+epoch    training and validation of task 1 by the same Trainer; only ours augments. First with our encoder on both
+         sides, then the other pipeline with the encoder of the original design, see original.py
 
-The files lie in the system's page cache: a slow disk would add to every epoch of the other pipeline.
+The files are in the system's page cache: a slow disk would add to every epoch of the other pipeline.
 """
 
 import argparse
@@ -22,8 +22,7 @@ import os
 import statistics
 import tempfile
 import time
-from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -40,16 +39,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from common.audio import LogMel, to_float
+from common.audio import SAMPLE_RATE, LogMel, to_float
 from common.corpus import synthetic
 from common.corpus.cache import open_cache
-from common.corpus.clips import Clip, Corpus, audiomnist_names, open_folder
-from common.data import Batch, SpokenDigits
+from common.corpus.clips import SYNTHETIC_MARKER, Clip, Corpus, audiomnist_names, open_folder
+from common.data import SpokenDigits
 from common.modules import DigitClassifier
-from common.run.cli import task_parser
+from common.run.output import Run
+from common.run.settings import Settings
 from common.training import fit
 
-FILE_RATE, RATE = 48_000, 16_000  # Hz
+FILE_RATE = 48_000  # Hz
 ALL_CLIPS = 30_000  # of AudioMNIST
 CONFIGURATIONS = (("1d", 1), ("1d", 3), ("2d", 1), ("2d", 3))  # format, seconds that the other pipeline pads to
 WORKERS = 2  # of the other pipeline
@@ -59,9 +59,9 @@ class PerClip(Dataset):
     """Clips decoded, resampled, padded and transformed one by one."""
 
     def __init__(self, paths: list[Path], digit: Tensor, name: str, seconds: int) -> None:
-        self.paths, self.digit, self.size = paths, digit, seconds * RATE
-        self.resample = torchaudio.transforms.Resample(FILE_RATE, RATE)
-        self.mel = torchaudio.transforms.MelSpectrogram(RATE, n_fft=400, hop_length=160, n_mels=64)
+        self.paths, self.digit, self.size = paths, digit, seconds * SAMPLE_RATE
+        self.resample = torchaudio.transforms.Resample(FILE_RATE, SAMPLE_RATE)
+        self.mel = torchaudio.transforms.MelSpectrogram(SAMPLE_RATE, n_fft=400, hop_length=160, n_mels=64)
         self.two_dimensional = name == "2d"
 
     def __len__(self) -> int:
@@ -75,11 +75,11 @@ class PerClip(Dataset):
 
 
 class PerClipData(pl.LightningDataModule):
-    """The clips, the split and the batches of ``data`` through the other pipeline."""
+    """The clips and the split of ``data``, in batches of the same size, by the other pipeline."""
 
     def __init__(self, data: SpokenDigits, name: str, seconds: int) -> None:
         super().__init__()
-        self.sets, self.batch_size = {}, data.args.batch_size
+        self.sets, self.batch_size = {}, data.batch_size
         for key in ("train", "val"):
             clips = [data.cached.clips[row] for row in getattr(data.split, key)]
             paths = [data.corpus.root / clip.path for clip in clips]
@@ -91,7 +91,6 @@ class PerClipData(pl.LightningDataModule):
             self.batch_size,
             num_workers=WORKERS,
             persistent_workers=True,
-            collate_fn=_collate,
             **options,
         )
 
@@ -102,22 +101,17 @@ class PerClipData(pl.LightningDataModule):
         return self.loader("val")
 
 
-def _collate(clips: list[tuple[Tensor, Tensor]]) -> Batch:
-    inputs, digit = (torch.stack(part) for part in zip(*clips, strict=True))
-    return Batch(inputs, digit, digit)
-
-
-class ReadyMade(DigitClassifier):
+class ReadyInputs(DigitClassifier):
     """The classifier on inputs that are ready for its encoder."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.head(self.embedder.encoders[self.formats[0]](inputs))
+        return self.classify(self.embedder.encoders[self.formats[0]](inputs))
 
 
 class Original(DigitClassifier):
     """The classifier with the encoder of the original design, on inputs that are ready for it."""
 
-    def __init__(self, formats: tuple[str], lr: float) -> None:
+    def __init__(self, formats: Sequence[str], lr: float) -> None:
         super().__init__(formats, lr)
         _, encoder = ENCODERS[formats[0]]
         self.embedder, self.head = nn.Identity(), nn.Sequential(encoder(), nn.Linear(ORIGINAL_DIM, 10))
@@ -126,7 +120,7 @@ class Original(DigitClassifier):
         return self.head(inputs)
 
 
-# --- what is compared
+# --- the three tables
 
 
 def compare_cache(corpus: Corpus, repeats: int) -> None:
@@ -156,7 +150,7 @@ def _decode(path: Path) -> np.ndarray:
 
 
 def _decode_and_resample(path: Path) -> np.ndarray:
-    return resample_poly(_decode(path), 1, FILE_RATE // RATE)
+    return resample_poly(_decode(path), 1, FILE_RATE // SAMPLE_RATE)
 
 
 def _discard(work: Callable, item: object) -> None:
@@ -175,10 +169,10 @@ def compare_loading(data: dict[int, SpokenDigits], repeats: int) -> None:
     log_mel = LogMel()
     rows = [["", "other, clips/s", *(f"ours, {n} workers" for n in data), "faster (range)"]]
     for name, seconds in CONFIGURATIONS:
-        other = PerClipData(data[0], name, seconds).loader("train", shuffle=True)
+        other = PerClipData(data[0], name, seconds).train_dataloader()
         work = {"other": functools.partial(_read, other, lambda inputs: inputs)}
         for workers, own in data.items():
-            work[f"ours {workers}"] = functools.partial(_read, own.loader("train", shuffle=True), features[name])
+            work[f"ours {workers}"] = functools.partial(_read, own.train_dataloader(), features[name])
         times = interleave(f"loading {name} {seconds} s", work, repeats)
         rates = [f"{1 / statistics.median(t):,.0f}" for t in times.values()]
         rows.append([f"{name}, other {seconds} s", *rates, ratio(times["other"], times["ours 0"])])
@@ -189,43 +183,42 @@ def compare_loading(data: dict[int, SpokenDigits], repeats: int) -> None:
 def _read(loader: DataLoader, features: Callable[[Tensor], Tensor]) -> float:
     """Seconds per clip."""
 
-    def pass_over() -> None:
+    def read_all() -> None:
         for batch in loader:
-            features(batch.inputs)
+            features(batch[0])
 
-    return repeatedly(pass_over) / len(loader.dataset)
+    return repeatedly(read_all) / (len(loader) * loader.batch_size)  # the last batch is dropped if it is not full
 
 
-def compare_epochs(data: dict[int, SpokenDigits], folder: Path, repeats: int) -> None:
+def compare_epochs(data: dict[int, SpokenDigits], settings: Settings, repeats: int) -> None:
+    run = Run(settings, data[0].describe(), {})
     rows = [["", "other, s", *(f"ours, {n} workers, s" for n in data), "faster (range)"]]
-    cases = [(*case, ReadyMade) for case in CONFIGURATIONS] + [(name, 3, Original) for name in ENCODERS]
+    cases = [(*case, ReadyInputs) for case in CONFIGURATIONS] + [(name, 3, Original) for name in ENCODERS]
     for name, seconds, model in cases:
-        what = f"{name}, other {seconds} s{', original encoder' if model is Original else ''}"
-        work = {"other": functools.partial(_epoch, model, PerClipData(data[0], name, seconds), data[0].args, name)}
+        label = f"{name}, other {seconds} s{', original encoder' if model is Original else ''}"
+        work = {"other": functools.partial(_epoch, model, PerClipData(data[0], name, seconds), run, name)}
         for workers, own in data.items():
-            work[f"ours {workers}"] = functools.partial(_epoch, DigitClassifier, own, own.args, name)
-        times = interleave(f"epoch {what}", {k: functools.partial(w, folder) for k, w in work.items()}, repeats)
+            work[f"ours {workers}"] = functools.partial(_epoch, DigitClassifier, own, run, name)
+        times = interleave(f"epoch {label}", work, repeats)
         medians = [f"{statistics.median(t):.2f}" for t in times.values()]
-        rows.append([what, *medians, ratio(times["other"], times["ours 0"])])
+        rows.append([label, *medians, ratio(times["other"], times["ours 0"])])
     clips = ", ".join(f"{len(getattr(data[0].split, key))} {key}" for key in ("train", "val"))
     show(f"An epoch of task 1, {clips} clips (faster: with 0 workers)", rows)
 
 
-def _epoch(
-    model: type[DigitClassifier], data: pl.LightningDataModule, args: Namespace, name: str, folder: Path
-) -> float:
-    """Seconds of a training epoch with its validation, workers at work."""
-    module = model((name,), lr=args.lr)
-    return statistics.mean(timed(module, lambda: fit(module, data, args, folder / "checkpoints", name, {})).epochs())
+def _epoch(model: type[DigitClassifier], data: pl.LightningDataModule, run: Run, name: str) -> float:
+    """Seconds of a training epoch with its validation, once the workers have started."""
+    module = model((name,), lr=run.settings.lr)
+    return statistics.mean(timed(module, lambda: fit(module, data, run, "checkpoints", name)).epochs())
 
 
 # --- the corpus
 
 
 def write_wavs(folder: Path, ratio: float) -> Corpus:
-    """A share of the synthetic corpus at AudioMNIST's sampling rate."""
+    """Write a fraction of the synthetic corpus at AudioMNIST's sampling rate."""
     clips = Corpus("", audiomnist_names(), None).take(ratio, seed=42).clips
-    (folder / synthetic.MARKER).write_text("Synthetic speech, not AudioMNIST.\n")
+    (folder / SYNTHETIC_MARKER).write_text("Synthetic speech, not AudioMNIST.\n")
     on_all_cores(functools.partial(_write_wav, folder), clips, disable=False, desc="writing", unit=" clips")
     return open_folder(folder)
 
@@ -237,11 +230,6 @@ def _write_wav(folder: Path, clip: Clip) -> None:
     soundfile.write(path, resample_poly(samples, FILE_RATE // divisor, rate // divisor), FILE_RATE, subtype="PCM_16")
 
 
-def open_data(folder: Path, workers: int) -> SpokenDigits:
-    flags = ["--data-dir", str(folder), "--num-workers", str(workers), "--epochs", "3"]
-    return SpokenDigits(task_parser("", "", epochs=3, lr=4e-3).parse_args(flags))
-
-
 def main(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         os.chdir(name)  # the cache is made in data/ of the current folder
@@ -250,16 +238,17 @@ def main(args: argparse.Namespace) -> None:
         corpus = write_wavs(folder, args.ratio)
         if args.part in ("all", "cache"):
             compare_cache(corpus, args.repeats)
-        data = {workers: open_data(folder, workers) for workers in (0, 2)}
+        settings = Settings(epochs=3, lr=4e-3, data_dir=folder)
+        data = {workers: SpokenDigits(**settings.data | {"num_workers": workers}) for workers in (0, 2)}
         if args.part in ("all", "loading"):
             compare_loading(data, args.repeats)
         if args.part in ("all", "epoch"):
-            compare_epochs(data, Path(name), args.repeats)
+            compare_epochs(data, settings, args.repeats)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("all", "cache", "loading", "epoch"), default="all")
-    parser.add_argument("--ratio", type=float, default=0.05, help="of the 30,000 clips of the synthetic corpus")
+    parser.add_argument("--ratio", type=float, default=0.05, help="of the 30,000 clips of synthetic speech")
     parser.add_argument("--repeats", type=int, default=5)
     main(parser.parse_args())

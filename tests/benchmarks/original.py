@@ -4,9 +4,9 @@
     python tests/benchmarks/original.py --device cuda
 
 The original encoders had 4 layers of 64, 128, 256 and 512 channels, embeddings of 512 dimensions, about 4.3M
-parameters together, and clips padded to 3 s. That much is known; kernels and strides are a reconstruction. With 3x3
-kernels in two dimensions the parameter count leaves 13 samples in one. The strides (8, then 4; always 2) shrink the
-signal early, which is kind to the original. A step is forward, backward and AdamW, with ten digits on top.
+parameters together, and clips padded to 3 s. That much is known; kernels and strides are a reconstruction. If the
+2D kernels are 3x3, the parameter count leaves 13 samples for the 1D ones. The strides (1D: 8, then 4; 2D: 2) shorten
+the signal early, which favours the original. A step is forward, backward and AdamW, with a linear layer to ten digits.
 """
 
 import argparse
@@ -19,11 +19,10 @@ import torch.nn.functional as F
 from timing import interleave, ratio, repeatedly, show
 from torch import Tensor, nn
 
-from common.audio import LogMel, to_float
+from common.audio import SAMPLE_RATE, LogMel, to_float
 from common.encoders import EMBEDDING_DIM, Encoder1D, Encoder2D
 from common.modules import DigitClassifier
 
-SAMPLE_RATE = 16_000
 BATCH = 64
 CHANNELS = (1, 64, 128, 256, 512)
 ORIGINAL_DIM = 512
@@ -41,14 +40,14 @@ def original_2d() -> nn.Sequential:
     return _chain([nn.Conv2d(i, o, 3, 2, 1) for i, o in sizes], nn.BatchNorm2d, nn.AdaptiveAvgPool2d(1))
 
 
-def _chain(convolutions: list[nn.Module], norm: type[nn.Module], pool: nn.Module) -> nn.Sequential:
+def _chain(convolutions: list, norm: type[nn.Module], pool: nn.Module) -> nn.Sequential:
     layers = [(convolution, norm(convolution.out_channels), nn.ReLU()) for convolution in convolutions]
     end = (pool, nn.Flatten(), nn.Linear(CHANNELS[-1], ORIGINAL_DIM))
     return nn.Sequential(nn.Unflatten(1, (1, -1)), *itertools.chain(*layers), *end)
 
 
 class FrontEnd(nn.Module):
-    """Cached samples [B, N] int16 to what an encoder of the format takes."""
+    """Cached samples [B, N] int16 to the input of an encoder: [B, N] float for "1d", [B, 64, T] for "2d"."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -59,7 +58,11 @@ class FrontEnd(nn.Module):
 
 
 def steps(model: nn.Module, inputs: Tensor) -> Callable[[], float]:
-    """A function that trains ``model`` (inputs to ten logits) for half a second, at least a step; seconds per step."""
+    """A function that trains ``model`` for half a second, at least one step, and returns the seconds per step.
+
+    Args:
+        model: maps ``inputs`` to logits [B, 10].
+    """
     model = model.to(inputs.device).train()
     digit = torch.arange(BATCH, device=inputs.device) % 10
     optimizer = torch.optim.AdamW(model.parameters())
@@ -75,7 +78,7 @@ def steps(model: nn.Module, inputs: Tensor) -> Callable[[], float]:
 
 
 def compare(name: str, device: str, repeats: int) -> list[list[str]]:
-    """Rows of the table of speeds for one format."""
+    """The rows for one format of the table of speeds."""
 
     def wave(seconds: int) -> Tensor:
         return torch.randint(-8000, 8000, (BATCH, seconds * SAMPLE_RATE), dtype=torch.int16, device=device)
@@ -109,7 +112,7 @@ def main(args: argparse.Namespace) -> None:
     head = ["", "ours, ms", "original, ms", "faster (range)"]
     rows = [row for name in ENCODERS for row in compare(name, args.device, args.repeats)]
     show(f"Training step of {BATCH} clips, {args.device}, {torch.get_num_threads()} threads", [head, *rows])
-    print("\nWhole step: from int16 samples; log-mel on both sides, augmentation on ours alone.")
+    print("\nA whole step begins with int16 samples: both sides compute the log-mel, and only ours augments.")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Cost against size: 3,000, 10,000 and 30,000 synthetic clips should cost the same per clip, in the same memory.
+"""Does a clip cost the same time, and a run the same memory, with 3,000, 10,000 and 30,000 synthetic clips?
 
     python tests/benchmarks/scaling.py                  ten minutes on 2 cores
     python tests/benchmarks/scaling.py --folder DIR     keeps the caches in DIR/data/cache for the next time
 
-Each size trains and tests task 1's 2D classifier without workers, in a process of its own: once to build the cache,
-then again and again, the sizes in turn. The table gives the medians of these later runs.
+Task 1's 2D classifier is trained and tested without workers, each time in a process of its own: once to build the
+cache, then --repeats times, the sizes in turn. The table gives the medians of these later runs.
 
 cache       seconds to open or build the cache in the first run
 start       seconds after the imports until the first step
-per clip    milliseconds per clip and epoch, training and validation, the first epoch aside
-peak        resident memory at its highest, MB; counts the pages of the cache that were read, which the system may drop
-anonymous   what the process itself holds, at its highest, MB (sampled; Linux)
+per clip    milliseconds per clip and epoch, training and validation, without the first epoch
+peak        highest resident memory, MB; it includes the pages of the cache that were read, which the system may drop
+anonymous   highest memory of the process without such pages, MB (sampled; Linux)
 """
 
 import argparse
@@ -30,8 +30,9 @@ from tqdm import tqdm
 from common.data import SpokenDigits
 from common.evaluate import predict_digits
 from common.modules import DigitClassifier
-from common.run.cli import keep_freed_memory, task_parser
-from common.run.output import describe_run
+from common.run.cli import keep_freed_memory
+from common.run.output import Run
+from common.run.settings import Settings
 from common.training import fit
 
 ALL_CLIPS = 30_000
@@ -40,18 +41,17 @@ COLUMNS = {"start": 2, "per clip": 3, "peak": 0, "anonymous": 0}  # with their d
 
 
 def train(clips: int) -> dict[str, float]:
-    """A run of task 1 with one encoder; see the table above."""
+    """Train and test one classifier of task 1 and measure what the table shows."""
     started = time.perf_counter()
     anonymous: list[float] = []
     threading.Thread(target=_watch, args=(anonymous,), daemon=True).start()
-    flags = ["--dataset", "synthetic", "--ratio", str(clips / ALL_CLIPS), "--num-workers", "0"]
-    args = task_parser("", "", epochs=2, lr=4e-3).parse_args(flags)
+    settings = Settings(epochs=2, lr=4e-3, dataset="synthetic", ratio=clips / ALL_CLIPS, num_workers=0)
     keep_freed_memory()  # as every script does
-    data = SpokenDigits(args)
+    data = SpokenDigits(**settings.data)
     opened = time.perf_counter()
-    model = DigitClassifier(("2d",), lr=args.lr)
-    run = describe_run(args, data, model.embedder.sizes())
-    clock = timed(model, lambda: fit(model, data, args, Path("checkpoints"), "2d", run))
+    model = DigitClassifier(("2d",), lr=settings.lr)
+    run = Run(settings, data.describe(), model.embedder.sizes())
+    clock = timed(model, lambda: fit(model, data, run, "checkpoints", "2d"))
     predict_digits(model, data.loader("test"))
     return {
         "cache": opened - started,
@@ -69,19 +69,19 @@ def _watch(anonymous: list[float]) -> None:
 
 
 def _megabytes(key: str) -> float:
-    """What the kernel says of this process."""
+    """A memory size of this process, from /proc/self/status."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[key].split()[0]) / 1024
 
 
 def train_alone(clips: int, folder: Path) -> dict[str, float]:
-    """``train`` in a process of its own."""
+    """Call ``train`` in a process of its own."""
     command = [sys.executable, str(Path(__file__).resolve()), "--child", str(clips)]
     return json.loads(subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def main(folder: Path, sizes: list[int], repeats: int) -> None:
-    runs = {clips: [] for clips in sizes}
+    runs: dict[int, list[dict[str, float]]] = {clips: [] for clips in sizes}
     with tqdm(total=len(sizes) * (1 + repeats), unit=" runs", leave=False) as progress:
         for _ in range(1 + repeats):
             for clips in sizes:
@@ -99,7 +99,7 @@ def main(folder: Path, sizes: list[int], repeats: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--folder", type=Path, help="where caches are kept; a temporary folder without it")
+    parser.add_argument("--folder", type=Path, help="where caches are kept; by default a temporary folder")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--child", type=int, metavar="CLIPS", help=argparse.SUPPRESS)
     args = parser.parse_args()

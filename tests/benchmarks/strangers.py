@@ -1,61 +1,63 @@
-"""How often does `python -m common.voice.identify` name the enrolled rightly and turn strangers away?
+"""How often does `python -m common.voice.identify` identify the enrolled people and reject strangers?
 
     python tests/benchmarks/strangers.py --data-dir DIR --task2-checkpoint best.ckpt
 
-Of the test speakers of DIR, some are enrolled with some of their clips. Their other clips, and all clips of the other
-test speakers (the strangers), are the queries. One row for each number of people and clips: means over --draws random
-choices. No speaker was heard by the encoders, and the threshold comes from the enrolled clips, as in the command.
+Some of the test speakers of DIR are enrolled with some of their clips. Their other clips, and all clips of the other
+test speakers (the strangers), are the queries. Each row is for a number of people and of clips: means over --draws
+random choices. As in the command, the threshold comes from the enrolled clips, and the encoders were not trained on
+any of these speakers.
 
-named        share of the enrolled people's queries that got the right name
-turned away  share of the strangers' queries that were nobody's
-closest      share of the enrolled people's queries whose closest person was right, whatever the threshold
-expected     the equal error rate that the command prints: share of errors of both kinds among the enrolled clips
+identified  share of the enrolled people's queries that were accepted as the right person
+rejected    share of the strangers' queries that were accepted as nobody
+closest     share of the enrolled people's queries whose closest person was the right one, whatever the threshold
+expected    the equal error rate that the command prints: the share of errors of both kinds among the enrolled clips
 """
 
-from argparse import Namespace
+from typing import Any
 
 import numpy as np
+from timing import show
 
-from common.checkpoints import load_contrastive, load_encoders
+from common.checkpoints import load_contrastive, load_whitening
 from common.data import SpokenDigits
 from common.evaluate import embed
 from common.run.cli import run, task_parser
-from common.run.console import align
-from common.speakers import unit_length, whiten_by
+from common.run.settings import Settings, number
 from common.voice.identify import Enrolment
 
 
 def measure(z: np.ndarray, speaker: np.ndarray, people: int, clips: int, rng: np.random.Generator) -> list[float]:
     """The four columns for one random choice of ``people`` and of ``clips`` of each."""
     enrolled = np.sort(rng.choice(np.unique(speaker), people, replace=False))
-    rows = np.concatenate([rng.permutation(np.flatnonzero(speaker == name))[:clips] for name in enrolled])
-    enrolment = Enrolment([str(name) for name in enrolled], z[rows], np.searchsorted(enrolled, speaker[rows]))
+    rows = np.concatenate([rng.permutation(np.flatnonzero(speaker == person))[:clips] for person in enrolled])
+    enrolment = Enrolment().fit(z[rows], speaker[rows])
     errors = enrolment.equal_errors()
-    asked = np.setdiff1d(np.arange(len(z)), rows)
-    similarity = enrolment.similarity(z[asked] @ z[rows].T)
+    assert errors is not None  # two people or more, with several clips
+    queries = np.setdiff1d(np.arange(len(z)), rows)
+    similarity = enrolment.similarity(z[queries])  # [queries, people]
     accepted = similarity.max(axis=1) >= errors.threshold
-    right = enrolled[similarity.argmax(axis=1)] == speaker[asked]
-    known = np.isin(speaker[asked], enrolled)
+    right = enrolment.people_[similarity.argmax(axis=1)] == speaker[queries]
+    known = np.isin(speaker[queries], enrolled)
     return [(right & accepted)[known].mean(), (~accepted)[~known].mean(), right[known].mean(), errors.eer]
 
 
-def main(args: Namespace) -> None:
-    data = SpokenDigits(args)
-    load_contrastive(args, data)  # which refuses one that heard the test speakers
-    model, spread = load_encoders(args.task2_checkpoint)
+def main(draws: int, **flags: Any) -> None:
+    settings = Settings(**flags)
+    data = SpokenDigits(**settings.data)
+    model = load_contrastive(settings.task2_checkpoint, data)
     test = embed(model.embedder, data.loader("test"))
-    z = unit_length(whiten_by(spread, test.z["concat"]))
-    rng = np.random.default_rng(args.seed)
-    table = [["people", "clips each", "named", "turned away", "closest", "expected"]]
+    z = load_whitening(settings.task2_checkpoint).transform(test.z["concat"])
+    rng = np.random.default_rng(settings.seed)
+    table = [["people", "clips each", "identified", "rejected", "closest", "expected"]]
     for people in (2, 6):
         for clips in (5, 10, 30):
-            means = np.mean([measure(z, test.speaker, people, clips, rng) for _ in range(args.draws)], axis=0)
+            means = np.mean([measure(z, test.speaker, people, clips, rng) for _ in range(draws)], axis=0)
             table.append([str(people), str(clips), *(f"{value:.3f}" for value in means)])
-    print(f"{data.corpus.name}, {len(data.names('test'))} test speakers, {len(z)} clips, {args.draws} draws a row")
-    print("\n".join(align(table)))
+    show(f"{data.corpus.name}, {len(data.names('test'))} test speakers, {len(z)} clips, {draws} draws a row", table)
 
 
 if __name__ == "__main__":
-    parser = task_parser(__doc__, "output", reads=("task2",))
-    parser.add_argument("--draws", type=int, default=50, metavar="INT", help="random choices of people and clips")
+    parser = task_parser(__doc__, Settings(), "task2_checkpoint")
+    help_text = "random choices of people and clips"
+    parser.add_argument("--draws", type=number(int, 1, 1_000_000), default=50, metavar="INT", help=help_text)
     run(main, parser)

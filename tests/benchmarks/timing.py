@@ -1,11 +1,9 @@
-"""What the benchmarks share: interleaved timing, ratios of pairs, tables.
+"""What the benchmarks share: interleaved timing, ratios within rounds, tables.
 
-Importing it lets them find the package ``common`` from whatever folder they are run.
+Import it before ``common``: it puts the repository on the path, so that a benchmark can be run from any folder.
 """
 
-import contextlib
 import itertools
-import os
 import statistics
 import sys
 import time
@@ -18,20 +16,21 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
-from common.run.console import align
+from common.run.console import align, set_quiet
 
 
-def interleave(what: str, work: dict[str, Callable[[], float | None]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each piece of work in each round, A B A B, so that what else the machine does falls on all alike.
-
-    A round before the first warms up and does not count.
+def interleave(label: str, work: dict[str, Callable[[], float | None]], repeats: int) -> dict[str, list[float]]:
+    """Time several functions in turn, A B A B, so that other load on the machine affects all of them alike.
 
     Args:
-        what: what the progress bar calls it.
-        work: what is timed; a piece that returns a number has timed itself, in seconds.
+        label: of the progress bar.
+        work: the functions; one that returns a number has timed itself, in seconds.
+
+    Returns:
+        The seconds of each function in each round. A first round warms up and does not count.
     """
-    seconds = {name: [] for name in work}
-    with tqdm(total=(repeats + 1) * len(work), desc=what, unit=" runs", leave=False) as progress:
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    with tqdm(total=(repeats + 1) * len(work), desc=label, unit=" runs", leave=False) as progress:
         for _ in range(repeats + 1):
             for name, run in work.items():
                 started = time.perf_counter()
@@ -42,7 +41,7 @@ def interleave(what: str, work: dict[str, Callable[[], float | None]], repeats: 
 
 
 def repeatedly(run: Callable[[], object], seconds: float = 0.5) -> float:
-    """Mean seconds of ``run``, which is called once and again until ``seconds`` are over."""
+    """Mean seconds of ``run``, which is called at least once, and until ``seconds`` have passed."""
     count, started = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - started) < seconds:
         run()
@@ -58,19 +57,19 @@ def ratio(above: list[float], below: list[float], unit: str = "x") -> str:
 
 
 def show(title: str, table: list[list[str]]) -> None:
-    """Print a table; its first row is the head."""
+    """Print a table, whose first row is the head."""
     print("", title, "", *align(table), sep="\n", flush=True)
 
 
 class Clock(Callback):
-    """When the epochs of a ``fit`` (training and validation) and its first step began."""
+    """Records when the epochs of a training (with their validation) and its first step begin."""
 
     def __init__(self) -> None:
-        self.marks: list[float] = []  # seconds of time.perf_counter: the start of each epoch, and the end
-        self.first_step: float | None = None
+        self.times: list[float] = []  # seconds of time.perf_counter: the start of each epoch, and the end
+        self.first_step = 0.0
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.marks.append(time.perf_counter())
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.times.append(time.perf_counter())
 
     on_fit_end = on_train_epoch_start
 
@@ -78,14 +77,14 @@ class Clock(Callback):
         self.first_step = self.first_step or time.perf_counter()
 
     def epochs(self) -> list[float]:
-        """Seconds of each epoch but the first, in which workers start and memory is found."""
-        return [end - start for start, end in itertools.pairwise(self.marks)][1:]
+        """Seconds of each epoch but the first, in which workers start and memory is allocated."""
+        return [end - start for start, end in itertools.pairwise(self.times)][1:]
 
 
 def timed(module: pl.LightningModule, fit: Callable[[], object]) -> Clock:
-    """Watch ``fit`` train ``module``, without the lines that it prints."""
+    """Call ``fit``, which trains ``module``, and time it; nothing is printed from then on but warnings and errors."""
     clock = Clock()
-    module.configure_callbacks = lambda: [clock]
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        fit()
+    module.configure_callbacks = lambda: [clock]  # type: ignore[method-assign]
+    set_quiet(True)
+    fit()
     return clock

@@ -1,5 +1,6 @@
-"""python -m common.voice.predict: which digit is said in anybody's recordings, and what is wrong with the others."""
+"""python -m common.voice.predict: which digit is said in any recording, and what is wrong with the others."""
 
+import functools
 import json
 import os
 import subprocess
@@ -12,38 +13,47 @@ import soundfile
 import torch
 from conftest import tone
 
-from common.corpus.cache import read_clip, standardise
-from common.modules import ContrastiveModel, DigitClassifier
-
-NAMES = {
-    "supervised 1d": ("1d",),
-    "supervised 2d": ("2d",),
-    "frozen 2d": ("2d",),
-    "finetuned 1d": ("1d",),
-    "frozen concat": ("1d", "2d"),
-    "finetuned concat": ("1d", "2d"),
-}
+from common import DigitClassifier, read_recording, read_recordings
+from common.corpus.decode import read_clip, standardise
+from common.modules import ContrastiveModel
+from common.voice.recordings import BATCH, as_batches
 
 
-def stored(name: str, model: torch.nn.Module, **more: object) -> dict:
-    """What common.training leaves of a model."""
-    run = {"corpus": "tones", "train_speakers": ["01"]}
-    parts = {"hyper_parameters": dict(model.hparams), "state_dict": model.state_dict()}
-    return {"model": name, "run": run} | parts | more
+def save(model: torch.nn.Module, **more: object) -> None:
+    """Write best.ckpt as the training does."""
+    parts = {"hyper_parameters": dict(model.hparams), "state_dict": model.state_dict(), "run": {}}
+    torch.save({"class": type(model).__name__} | parts | more, "best.ckpt")
 
 
-def classifier(name: str) -> DigitClassifier:
+def run_command(run_here, capsys, name: str, *words: str) -> tuple[object, str, str]:
+    """The exit code or error, the output and the messages of ``python -m common.voice.name``."""
+    code = 0
+    try:
+        run_here(f"common/voice/{name}.py", *words)
+    except SystemExit as error:
+        code = error.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def predict(run_here, capsys):
+    return functools.partial(run_command, run_here, capsys, "predict")
+
+
+def classifier(*formats: str, frozen: bool = False) -> DigitClassifier:
     torch.manual_seed(3)
-    model = DigitClassifier(NAMES[name], frozen=name.startswith("frozen"))
-    for value in model.head[0].buffers():  # statistics that no untrained model has
+    model = DigitClassifier(formats, frozen=frozen)
+    for value in model.head[0].buffers():  # an untrained model has other statistics
         value.add_(1)
     return model.eval()
 
 
 @pytest.fixture
-def voices(tmp_path, monkeypatch):
-    """Recordings of every kind, all of the tone whose digit is known by the reference below."""
+def voices(tmp_path, monkeypatch) -> list[str]:
+    """Recordings of every kind, and best.ckpt of a 2D classifier."""
     monkeypatch.chdir(tmp_path)
+    save(classifier("2d"))
     soundfile.write("a.wav", tone(300), 16_000)
     soundfile.write("b.flac", tone(500, 1.0, 44_100), 44_100)
     soundfile.write("c.ogg", np.stack([tone(700, 2.5, 48_000)] * 2, axis=1), 48_000)
@@ -52,52 +62,33 @@ def voices(tmp_path, monkeypatch):
     return ["a.wav", "b.flac", "c.ogg", "d.mp3", "e.WAV"]
 
 
-@pytest.fixture
-def predict(run_here, capsys):
-    """A function that runs the command and gives its exit code, output and errors."""
-
-    def run_it(*words: str) -> tuple[object, str, str]:
-        code = 0
-        try:
-            run_here("common/voice/predict.py", *words)
-        except SystemExit as error:
-            code = error.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run_it
-
-
-def reference(model: DigitClassifier, file: Path) -> np.ndarray:
+def reference(model: DigitClassifier, file: str) -> np.ndarray:
     """Probabilities of one file, by itself and step by step."""
-    wave = torch.from_numpy(standardise(*read_clip(file)))[None]
+    wave = torch.from_numpy(standardise(*read_clip(Path(file))))[None]
     with torch.no_grad():
         logits = model.head(torch.cat(list(model.embedder(wave).values()), dim=1))[0].double().numpy()
-    return np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    return np.exp(logits) / np.exp(logits).sum()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_digit_and_confidence_are_the_models_for_any_sound_file(voices, predict, name, monkeypatch):
-    monkeypatch.setattr("common.voice.recordings.BATCH", 2)  # so that batches are put together again
-    model = classifier(name)
-    torch.save(stored(name, model), "best.ckpt")
-    expected = [reference(model, Path(file)) for file in voices]
-    assert len({int(p.argmax()) for p in expected} | {round(float(p.max()), 3) for p in expected}) > 3
-    code, out, err = predict("best.ckpt", *voices)
-    assert (code, err) == (0, "")
-    assert out.splitlines() == [
-        f"{p.argmax()}  {p.max():.3f}  {file}" for p, file in zip(expected, voices, strict=True)
-    ]
+@pytest.mark.parametrize("formats, frozen", [(["1d"], False), (["2d"], True), (["1d", "2d"], False)])
+def test_digit_and_confidence_are_those_of_the_model_for_any_sound_file(voices, predict, formats, frozen, monkeypatch):
+    monkeypatch.setattr("common.voice.recordings.BATCH", 2)
+    model = classifier(*formats, frozen=frozen)
+    save(model)
+    expected = [reference(model, file) for file in voices]
+    assert len({f"{p.argmax()} {p.max():.3f}" for p in expected}) > 3, "the files can be told apart"
+    lines = [f"{p.argmax()}  {p.max():.3f}  {file}\n" for p, file in zip(expected, voices, strict=True)]
+    assert predict("best.ckpt", *voices) == (0, "".join(lines), "")
     code, out, err = predict("best.ckpt", "--json", *voices)
-    answers = json.loads(out)
-    assert (code, err) == (0, "") and [answer["file"] for answer in answers] == voices
-    for answer, p in zip(answers, expected, strict=True):
-        assert answer["digit"] == p.argmax() and answer["confidence"] == max(answer["probabilities"])
-        assert np.allclose(answer["probabilities"], p, atol=1e-5)
+    results = json.loads(out)
+    assert (code, err) == (0, "") and [result["file"] for result in results] == voices
+    for result, p in zip(results, expected, strict=True):
+        assert result["digit"] == p.argmax() and result["confidence"] == max(result["probabilities"])
+        assert np.allclose(result["probabilities"], p, atol=1e-5)
 
 
-def test_files_that_cannot_be_used_are_named_and_the_others_answered(voices, predict):
-    torch.save(stored("supervised 2d", classifier("supervised 2d")), "best.ckpt")
+def test_files_that_cannot_be_used_are_reported_and_the_others_predicted(voices, predict, monkeypatch):
+    monkeypatch.setattr("common.voice.recordings.BATCH", 4)
     soundfile.write("silent.wav", np.zeros(8000), 16_000)
     soundfile.write("empty.wav", np.zeros(0), 16_000)
     soundfile.write("long.wav", tone(300, 31), 16_000)
@@ -105,76 +96,80 @@ def test_files_that_cannot_be_used_are_named_and_the_others_answered(voices, pre
     os.mkfifo("pipe.wav")
     Path("folder.wav").mkdir()
     faults = {
-        "silent.wav": "silent",
-        "empty.wav": "no samples",
-        "long.wav": "too long",
-        "text.wav": "cannot be read as sound",
-        "pipe.wav": "not a file",
-        "folder.wav": "not a file",
-        "nowhere.wav": "no such file",
-        "a.wav/nowhere.wav": "cannot be opened",
-        "": "not a file",
+        "silent.wav": "it is silent",
+        "empty.wav": "it holds no samples",
+        "long.wav": "it lasts 31 s, too long for one spoken digit",
+        "text.wav": "it cannot be read as sound (Format not recognised)",
+        "pipe.wav": "it is not a file",
+        "folder.wav": "it is not a file",
+        "nowhere.wav": "there is no such file",
+        "a.wav/nowhere.wav": "it cannot be opened (Not a directory)",
+        ".": "it is not a file",
     }
     files = ["a.wav", *faults, "b.flac"]
     code, out, err = predict("best.ckpt", *files)
     assert code == 1 and [line.split()[-1] for line in out.splitlines()] == ["a.wav", "b.flac"]
-    assert len(err.splitlines()) == len(faults)
-    for (file, fault), line in zip(faults.items(), err.splitlines(), strict=True):
-        assert line.startswith(f"{file or '.'}: ") and fault in line, line
+    assert err.splitlines() == [f"{file}: {fault}" for file, fault in faults.items()]
     code, out, _ = predict("best.ckpt", "--json", *files)
-    answers = json.loads(out)
-    assert code == 1 and [("error" in a, "digit" in a) for a in answers] == [
-        (f in faults, f not in faults) for f in files
-    ]
+    results = {result["file"]: result for result in json.loads(out)}
+    assert code == 1 and list(results) == files
+    assert {file: result["error"] for file, result in results.items() if "digit" not in result} == faults
 
 
-def test_where_no_file_can_be_used_nothing_is_answered(voices, predict):
-    torch.save(stored("supervised 2d", classifier("supervised 2d")), "best.ckpt")
-    assert predict("best.ckpt", "nowhere.wav") == (1, "", "nowhere.wav: there is no such file\n")
-
-
-def test_names_that_are_no_line_of_text_are_shown_as_one(voices, predict):
-    torch.save(stored("supervised 2d", classifier("supervised 2d")), "best.ckpt")
-    Path("a.wav").rename("a\n\x1b[31m\udcff.wav")
-    code, out, _ = predict("best.ckpt", "a\n\x1b[31m\udcff.wav", "b.flac")
+def test_names_with_control_characters_are_printed_on_one_line(voices, predict):
+    name = "a\n\x1b[31m\udcff.wav"
+    Path("a.wav").rename(name)
+    code, out, _ = predict("best.ckpt", name, "b.flac")
     assert code == 0 and out.count("\n") == 2 and "\x1b" not in out
-    code, out, _ = predict("best.ckpt", "--json", "a\n\x1b[31m\udcff.wav")
-    assert json.loads(out)[0]["file"] == "a\n\x1b[31m\udcff.wav"
+    assert json.loads(predict("best.ckpt", "--json", name)[1])[0]["file"] == name
+    assert "\x1b" not in predict("best.ckpt", "nowhere\x1b[31m.wav")[2]
 
 
-@pytest.mark.parametrize("content", ["contrastive", "missing", "text", "not finite", "strange"])
-def test_other_checkpoints_are_refused_in_one_line(voices, predict, content):
-    model = classifier("supervised 2d")
-    if content == "contrastive":
-        torch.save(stored("contrastive", ContrastiveModel()), "best.ckpt")
-    elif content == "text":
-        Path("best.ckpt").write_text("no checkpoint")
-    elif content == "not finite":
-        model.head[1].weight.data[0, 0] = float("nan")
-        torch.save(stored("supervised 2d", model), "best.ckpt")
-    elif content == "strange":
-        torch.save(stored("supervised 2d", model, hyper_parameters={"formats": ["3d"]}), "best.ckpt")
+def test_a_checkpoint_without_a_classifier_is_refused_in_one_line(voices, predict):
+    save(ContrastiveModel())
     code, out, _ = predict("best.ckpt", *voices)
-    assert out == "" and isinstance(code, str) and "error: CHECKPOINT: " in code and "\n" not in code
-    assert "task1.py" in code and "best.ckpt" in code
+    assert out == "" and "error: CHECKPOINT: best.ckpt holds a ContrastiveModel" in code and "\n" not in code
 
 
-def test_wrong_arguments_end_with_code_2(predict, tmp_path):
-    for words in ([], ["best.ckpt"], ["best.ckpt", "a.wav", "--fast"]):
-        code, out, err = predict(*words)
-        assert code == 2 and out == "" and err.count("\n") == 1
+@pytest.mark.parametrize(
+    "command, words",
+    [
+        ("predict", ["best.ckpt"]),
+        ("predict", ["best.ckpt", "a.wav", "--fast"]),
+        ("identify", ["--enrol", "people"]),
+        ("identify", ["a.wav"]),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_exit_code_2(run_here, capsys, command, words):
+    code, out, err = run_command(run_here, capsys, command, *words)
+    assert code == 2 and out == "" and err.count("\n") == 1
 
 
-def test_help_has_an_example_and_says_what_confidence_is(predict):
-    code, out, _ = predict("--help")
-    assert code == 0 and "python -m common.voice.predict" in out and "label smoothing" in out and "softmax" in out
+@pytest.mark.parametrize("command, explained", [("predict", "softmax"), ("identify", "equal error rate")])
+def test_help_has_an_example_and_explains_the_number(run_here, capsys, command, explained):
+    code, out, _ = run_command(run_here, capsys, command, "--help")
+    assert code == 0 and f"$ python -m common.voice.{command}" in out and explained in " ".join(out.split())
 
 
+def test_recordings_can_be_read_from_python(voices):
+    waves, faults = read_recordings([*voices, "nowhere.wav"])
+    assert waves.shape == (5, 16_000) and waves.dtype == np.int16
+    assert np.array_equal(waves[1], read_recording("b.flac"))
+    assert faults == ["", "", "", "", "", "there is no such file"]
+    with pytest.raises(ValueError, match="no such file"):
+        read_recording("nowhere.wav")
+    assert read_recordings(["nowhere.wav"])[0].shape == (0, 16_000)
+    many = np.resize(waves, (BATCH + 3, 16_000))
+    batches = as_batches(many)
+    assert np.array_equal(np.concatenate([batch.waveform for batch in batches]), many)
+    assert [len(batch.waveform) for batch in batches] == [BATCH, 3]
+    assert all((labels == -1).all() and len(labels) == 3 for labels in (batches[1].digit, batches[1].speaker))
+
+
+@pytest.mark.slow
 def test_it_runs_as_a_module(repository, voices, tmp_path):
-    torch.save(stored("supervised 2d", classifier("supervised 2d")), "best.ckpt")
     command = [sys.executable, "-m", "common.voice.predict", "best.ckpt", "a.wav", "nowhere.wav"]
-    done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": str(repository)}, cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 1 and done.stdout.endswith("  a.wav\n")
-    assert done.stderr == "nowhere.wav: there is no such file\n"
+    environment = os.environ | {"PYTHONPATH": str(repository)}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "nowhere.wav: there is no such file\n")
+    assert done.stdout.endswith("  a.wav\n") and done.stdout.count("\n") == 1

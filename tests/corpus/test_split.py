@@ -1,0 +1,131 @@
+"""The three sets never share what they must not share, and each is balanced."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from common.corpus.clips import AUDIOMNIST_SPEAKERS, Clip, Corpus, audiomnist_names
+from common.corpus.split import split_clips, systematic_sample
+from common.run.console import UserError
+
+AUDIOMNIST = Corpus("AudioMNIST", audiomnist_names(), None)
+
+# From the paper (arXiv:1807.03418), written down a second time.
+GROUPS = {
+    1: {4, 11, 12, 15, 21, 27, 31, 41, 44, 47, 50, 59},
+    2: {5, 13, 18, 22, 26, 32, 33, 42, 45, 51, 52, 60},
+    3: {1, 6, 7, 16, 19, 23, 28, 34, 35, 46, 53, 56},
+    4: {2, 8, 9, 17, 24, 29, 36, 37, 39, 48, 54, 57},
+    5: {3, 10, 14, 20, 25, 30, 38, 40, 43, 49, 55, 58},
+}
+
+
+def named_clips(speakers, digits=range(10), repetitions=10) -> list[Clip]:
+    return [
+        Clip(str(speaker), digit, repetition, f"{speaker}/{digit}_{speaker}_{repetition}.wav")
+        for speaker in speakers
+        for digit in digits
+        for repetition in range(repetitions)
+    ]
+
+
+def speakers_in(clips, rows) -> set[str]:
+    return {clips[row].speaker for row in rows}
+
+
+@pytest.mark.parametrize("ratio", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("fold", [None, 3])
+def test_every_clip_is_in_exactly_one_set_and_no_test_speaker_in_another(ratio, fold):
+    clips = AUDIOMNIST.take(ratio, 42).clips
+    split = split_clips(clips, 42, fold)
+    assert np.array_equal(np.sort(np.concatenate(split)), np.arange(len(clips)))
+    assert not speakers_in(clips, split.test) & (speakers_in(clips, split.train) | speakers_in(clips, split.val))
+    assert all(np.array_equal(rows, np.sort(rows)) for rows in split)
+
+
+@pytest.mark.parametrize(
+    "names, tested",
+    [
+        ([f"{i:02d}" for i in range(1, 61)], 20),
+        ([f"{i:02d}" for i in range(1, 41)], 13),
+        (["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"], 4),
+        (["anna", "ben", "carl", "dora", "eve"], 1),
+        (["s2", "s9", "s10"], 1),
+    ],
+)
+def test_the_last_third_of_the_speakers_in_natural_order_is_the_test(names, tested):
+    clips = named_clips(sorted(names), repetitions=5)
+    split = split_clips(clips, 0)
+    assert speakers_in(clips, split.test) == set(names[-tested:])
+    assert speakers_in(clips, split.train) == speakers_in(clips, split.val) == set(names[:-tested])
+
+
+def test_train_and_validation_are_80_to_20_for_each_speaker_and_digit():
+    clips = AUDIOMNIST.clips
+    split = split_clips(clips, 42)
+    for rows, share in ((split.train, 40), (split.val, 10)):
+        counts = Counter((clips[row].speaker, clips[row].digit) for row in rows)
+        assert len(counts) == 400 and set(counts.values()) == {share}
+
+
+@pytest.mark.parametrize("repetitions", [1, 2, 3, 7])
+def test_with_few_repetitions_each_speaker_still_gives_a_fifth_to_validation(repetitions):
+    clips = named_clips(range(1, 10), repetitions=repetitions)
+    split = split_clips(clips, 5)
+    val = Counter(clips[row].speaker for row in split.val)
+    assert all(abs(val[str(speaker)] - 2 * repetitions) <= 1 for speaker in range(1, 7))
+    assert len(split.val) == pytest.approx(0.2 * 60 * repetitions, abs=1)
+    assert len({clips[row].digit for row in split.val}) > 5, "not the same digits of every speaker"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 42])
+def test_one_percent_of_audiomnist_has_all_40_training_speakers(seed):
+    clips = AUDIOMNIST.take(0.01, seed).clips
+    split = split_clips(clips, seed)
+    assert speakers_in(clips, split.train) == set(AUDIOMNIST_SPEAKERS[:40])
+    assert [len(rows) for rows in split] == [160, 40, 100]
+
+
+def test_the_seed_fixes_the_validation_repetitions_and_nothing_else():
+    clips = AUDIOMNIST.clips
+    first, again, other = (split_clips(clips, seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first.val, other.val) and np.array_equal(first.test, other.test)
+    chosen = Counter(clips[row].repetition for row in first.val)
+    assert len(chosen) == 50 and max(chosen.values()) < 130, "80 of each are expected"
+
+
+@pytest.mark.parametrize(
+    "clips, problem",
+    [
+        ([], "0 speaker"),
+        (named_clips("12"), "2 speaker.*at least 3"),
+        (named_clips("123", digits=[0], repetitions=1), "too few to split"),
+    ],
+)
+def test_too_few_clips_to_split_are_refused_in_one_line(clips, problem):
+    with pytest.raises(UserError, match=f"{problem}.*--ratio") as caught:
+        split_clips(clips, 42)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_systematic_sample_of_few_clips_has_the_nearest_size():
+    sizes = [systematic_sample(np.zeros(n), np.zeros(n, dtype=int), 0.2, seed=0).sum() for n in (2, 3, 7, 8, 12, 13)]
+    assert sizes == [0, 1, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize("fold, test, val", [(1, 2, 1), (2, 3, 2), (3, 4, 3), (4, 5, 4), (5, 1, 5)])
+def test_folds_are_those_of_the_paper(fold, test, val):
+    clips = AUDIOMNIST.take(0.01, 42).clips
+    train, validation, tested = (
+        {int(name) for name in speakers_in(clips, rows)} for rows in split_clips(clips, 42, fold)
+    )
+    assert tested == GROUPS[test] and validation == GROUPS[val]
+    assert train == set(range(1, 61)) - GROUPS[test] - GROUPS[val]
+
+
+@pytest.mark.parametrize("names", [range(1, 61), [f"{i:02d}" for i in range(1, 60)], [f"{i:02d}" for i in range(62)]])
+def test_folds_of_other_speakers_are_refused(names):
+    with pytest.raises(UserError, match="--fold"):
+        split_clips(named_clips(names, repetitions=1), 42, 1)

@@ -1,0 +1,175 @@
+"""The folder of a run: stale results go when it starts, and its metrics are complete or absent."""
+
+import errno
+import fcntl
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from common.evaluate import accuracy_metrics
+from common.plots.figure import new_figure, save
+from common.run.console import UserError
+from common.run.output import Run
+from common.run.settings import Settings
+
+FACTS = {
+    "corpus": "tones",
+    "fingerprint": "abc",
+    "clips": {"train": 80, "val": 20, "test": 50},
+    "speakers": 6,
+}
+RESULTS = {
+    "1d": accuracy_metrics("val", 18, 20) | accuracy_metrics("test", 40, 50) | {"test_loss": 0.5},
+    "2d": accuracy_metrics("val", 20, 20) | accuracy_metrics("test", 45, 50) | {"test_loss": 0.25, "k": 3},
+}
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """A function that gives a run in a folder, by default an empty one."""
+    return lambda folder=tmp_path, **flags: Run(Settings(output_dir=folder, **flags), FACTS, {"1d": 35136})
+
+
+@pytest.fixture
+def earlier(tmp_path) -> Path:
+    """A folder with the metrics of an earlier run."""
+    for name in ("metrics.json", "metrics.txt"):
+        (tmp_path / name).write_text("earlier")
+    return tmp_path
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# --- metrics
+
+
+def test_metrics_have_the_models_and_the_run_at_the_top(make_run, tmp_path, capsys):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").touch()
+    make_run(seed=7, data_dir=Path("x")).write_metrics("Title", RESULTS)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(written) == {"1d", "2d", "run"}
+    assert written["1d"]["test_acc"] == 0.8 and written["1d"]["test_clips"] == 50 and written["2d"]["test_loss"] == 0.25
+    run = written["run"]
+    assert run["corpus"] == "tones" and run["seed"] == 7 and run["seconds"] > 0 and run["parameters"] == {"1d": 35136}
+    assert run["arguments"]["data_dir"] == "x" and run["task2_checkpoint"] is None
+    assert {"torch", "pytorch-lightning", "python"} <= set(run["versions"])
+    assert (tmp_path / "metrics.txt").read_text() in capsys.readouterr().out
+    assert names(tmp_path) == {"metrics.json", "metrics.txt", "checkpoints"}
+    assert names(tmp_path / "checkpoints") == set(), "the run has ended, so it cannot be resumed"
+
+
+def test_the_table_shows_each_accuracy_with_its_interval_and_number_of_clips(make_run, tmp_path):
+    make_run().write_table("Title", RESULTS)
+    *lines, seconds = (tmp_path / "metrics.txt").read_text().splitlines()
+    assert lines == [
+        "Title",
+        "Corpus: tones (80 train, 20 val, 50 test clips, 6 speakers), seed 42",
+        "",
+        "    val_acc                     test_acc                    test_loss  k",
+        "1d  0.9000 [0.699, 0.972] n=20  0.8000 [0.670, 0.888] n=50  0.5000",
+        "2d  1.0000 [0.839, 1.000] n=20  0.9000 [0.786, 0.957] n=50  0.2500     3",
+        "",
+    ]
+    assert seconds.endswith(" s")
+    make_run().write_table("Plots", {"a.png": {}, "b.png": {}})
+    assert "\na.png\nb.png\n" in (tmp_path / "metrics.txt").read_text()
+    assert names(tmp_path) == {"metrics.txt"}
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "metrics.txt"])
+def test_a_file_that_cannot_be_replaced_stays_as_it_was(earlier, make_run, monkeypatch, name):
+    replace = Path.replace
+
+    def fail(self, target):
+        if Path(target).name == name:
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError) as caught:
+        patch.setattr(Path, "replace", fail)
+        make_run().write_metrics("Title", RESULTS)
+    assert f"{name}: cannot be written (Input/output error)" in str(caught.value)
+    assert (earlier / name).read_text() == "earlier" and names(earlier) == {"metrics.json", "metrics.txt"}
+
+
+@pytest.mark.parametrize("name, size", [("metrics.txt", 100), ("metrics.json", 600)])
+def test_on_a_full_disk_the_earlier_file_stays(earlier, make_run, full_disk, name, size):
+    with full_disk(size), pytest.raises(UserError) as caught:
+        make_run().write_metrics("Title", RESULTS)
+    assert f"{name}: cannot be written" in str(caught.value) and "\n" not in str(caught.value)
+    assert (earlier / name).read_text() == "earlier" and names(earlier) == {"metrics.json", "metrics.txt"}
+
+
+def test_results_that_json_cannot_hold_leave_the_earlier_file(earlier, make_run):
+    with pytest.raises(TypeError):
+        make_run().write_metrics("Title", {"1d": {"C": {1, 2}}})
+    assert (earlier / "metrics.json").read_text() == "earlier"
+    assert names(earlier) == {"metrics.json", "metrics.txt"}
+
+
+# --- start and resume
+
+
+def test_a_new_run_deletes_stale_results_and_nothing_else(earlier, make_run):
+    (earlier / "checkpoints").mkdir()
+    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "notes.txt", "photo.png", "examples.json"):
+        (earlier / name).write_text("earlier")
+    save(new_figure(1, 1, "title", "caption"), earlier / "curves.png")
+    make_run().open()
+    assert names(earlier) == {"checkpoints", "notes.txt", "photo.png"}
+    assert names(earlier / "checkpoints") == {"best.ckpt"}
+
+
+def test_a_new_run_makes_its_folder(make_run, tmp_path):
+    make_run(tmp_path / "a" / "b").open()
+    assert names(tmp_path / "a" / "b") == set()
+
+
+@pytest.mark.parametrize("below", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_names_the_flag(make_run, tmp_path, below):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--output-dir .*: cannot write there") as caught:
+        make_run(tmp_path / below).open()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_in_which_another_run_writes_is_refused(earlier, make_run):
+    descriptor = os.open(earlier, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as if by another process: each open file has its own lock
+    with pytest.raises(UserError, match=f"--output-dir {earlier}: another run is writing there"):
+        make_run().open()
+    assert names(earlier) == {"metrics.json", "metrics.txt"}
+    os.close(descriptor)
+    make_run().open()
+    assert names(earlier) == set()
+
+
+def test_a_finished_run_is_not_repeated(make_run, tmp_path, capsys):
+    make_run(epochs=3).write_metrics("Title", RESULTS)
+    before = (tmp_path / "metrics.json").read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        make_run(epochs=3, resume=True, num_workers=7).open()
+    assert ended.value.code is None and "this run has finished" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"metrics\.json is of a run with --epochs 3 \(now 4\); start anew"):
+        make_run(epochs=4, resume=True).open()
+    assert (tmp_path / "metrics.json").read_bytes() == before
+
+
+def test_results_on_another_corpus_or_checkpoint_are_refused(make_run):
+    run = make_run()
+    for key, message in (("fingerprint", "another corpus"), ("task2_checkpoint", "another task 2 checkpoint")):
+        with pytest.raises(UserError, match=f"is of a run with {message}; start anew"):
+            run.refuse_other_run(Path("metrics.json"), run.record | {key: "other"})
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"run": 1}', '{"run": {"arguments": 3}}', '{"1d": {}}'])
+def test_a_file_that_does_not_hold_metrics_cannot_be_resumed(make_run, tmp_path, content):
+    (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(UserError, match=r"--resume: .*metrics\.json cannot be read"):
+        make_run(resume=True).open()
+    assert (tmp_path / "metrics.json").read_text() == content
