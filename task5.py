@@ -33,7 +33,7 @@ FORMATS = {"1d": ("1d",), "2d": ("2d",), "concat": ("1d", "2d")}
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
     pretrained = load_contrastive(settings.task2_checkpoint, data).embedder
-    loss, lr = CrossEntropyLoss(label_smoothing=0.1), settings.lr
+    loss = CrossEntropyLoss(label_smoothing=0.1)
     run = Run(settings, data.describe(), pretrained.sizes(), settings.task2_checkpoint)
     run.open()
 
@@ -43,8 +43,14 @@ def main(settings: Settings) -> None:
     for name, formats in FORMATS.items():
         frozen_data = data.with_embeddings({part: z[name] for part, z in embedded.items()})
         for mode, inputs in (("frozen", frozen_data), ("finetuned", data)):
-            # Pretrained encoders move slowly, at a tenth of the learning rate of the new layer.
-            model = DigitClassifier(formats, lr, lr / 10, frozen=mode == "frozen", loss=loss, optimizer=AdamW)
+            model = DigitClassifier(
+                formats,
+                lr=settings.lr,
+                encoder_lr=settings.lr / 10,  # pretrained encoders move slowly
+                frozen=mode == "frozen",
+                loss=loss,
+                optimizer=AdamW,
+            )
             model.embedder.copy_weights(pretrained)
             key = f"{name}_{mode}"
             history = fit(model, inputs, run, f"{key}_checkpoints", label=f"{mode} {name}")

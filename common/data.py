@@ -1,6 +1,6 @@
 """The data of an experiment: the train, validation and test clips of one corpus, in batches.
 
-``python -m common.data`` shows, downloads or synthesises a corpus, see common.corpus.command.
+python -m common.data      shows, downloads or synthesises a corpus, see common.corpus.command
 """
 
 import copy
@@ -65,10 +65,9 @@ class Examples(Dataset):
 
 
 class SpokenDigits(pl.LightningDataModule):
-    """Train, validation and test clips of one corpus, each one second at 16 kHz as int16.
+    """Train, validation and test clips of one corpus, each one second at 16 kHz as int16; no test speaker in training.
 
-    ``loader("train")`` serves them in batches, ``split`` and ``cached`` tell which clips they are, ``speakers`` lists
-    the people. No test speaker is in training, see ``common.corpus.split.split_clips``.
+    ``loader("train")`` serves them in batches, ``split`` and ``cached`` tell which clips they are.
 
     Args:
         data_dir: folder with the clips; without it ``dataset`` decides.
@@ -76,10 +75,9 @@ class SpokenDigits(pl.LightningDataModule):
         ratio: fraction of the clips to use, stratified by speaker and digit.
         seed: of the choice of clips, the split, and the order in which they are trained on.
         fold: 1 to 5, a published fold of AudioMNIST in place of our split.
-        label_ratio: fraction of the training clips that remain, stratified; validation and test stay whole.
-        batch_size: clips per step and process.
+        label_ratio: fraction of the training clips that remain, stratified.
         num_workers: loader processes, at most as many as there are cores that training leaves free.
-        accelerator: where batches are needed, as Lightning's Trainer takes it.
+        accelerator: the device that needs the batches, in Lightning's words.
 
     Raises:
         UserError: no such folder, no clips, too few of them to split, nothing readable, or an argument out of range.

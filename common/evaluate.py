@@ -45,7 +45,7 @@ class Predictions(NamedTuple):
         return self.logits.argmax(dim=1)
 
     def accuracy(self, prefix: str) -> dict:
-        """Accuracy as in ``accuracy_metrics``."""
+        """Accuracy, see ``accuracy_metrics``."""
         return accuracy_metrics(prefix, int((self.predicted == self.digit).sum()), len(self.digit))
 
     def metrics(self, prefix: str) -> dict:

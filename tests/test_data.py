@@ -58,9 +58,10 @@ def test_each_clip_comes_once_with_its_own_labels_although_some_files_are_skippe
 
 
 def test_validation_and_test_clips_come_in_order(open_data):
-    data = open_data()
+    data, random = open_data(), torch.get_rng_state()
     for loader, rows in ((data.val_dataloader(), data.split.val), (data.loader("test"), data.split.test)):
         assert order(loader) == [data.cached.waves[row].tobytes() for row in rows]
+    assert torch.equal(torch.get_rng_state(), random), "augmentation draws from this generator, a loader must not"
 
 
 def test_training_clips_are_shuffled_anew_in_each_epoch_as_the_seed_says(open_data):

@@ -5,6 +5,7 @@ import math
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -69,7 +70,7 @@ def test_epoch_means_count_each_clip_once_also_in_a_small_last_batch():
     assert plain.callback_metrics["train_acc"].item() == pytest.approx(hits / 8)
     wave, digit, _ = loader.dataset.tensors
     logits = model.eval()(wave)
-    loss = torch.nn.functional.cross_entropy(logits, digit, label_smoothing=0.1)
+    loss = F.cross_entropy(logits, digit, label_smoothing=0.1)
     assert plain.callback_metrics["val_loss"].item() == pytest.approx(loss.item(), abs=1e-5)
     assert plain.callback_metrics["val_acc"].item() == pytest.approx((logits.argmax(dim=1) == digit).float().mean())
     assert torch.equal(torch.cat(trainer().predict(model, loader)).argmax(dim=1), logits.argmax(dim=1))
@@ -98,7 +99,7 @@ def test_the_learning_rate_rises_and_falls_over_any_number_of_steps(steps):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    assert all(0 < rate <= 0.01 for rate in rates)
+    assert 0.005 < max(rates) <= 0.01
     if steps == 100:
         assert rates[0] < 0.001 and rates[19] == pytest.approx(0.01) and rates[-1] < 1e-6
 
@@ -131,10 +132,12 @@ def test_a_classifier_learns_pitches_on_clips_it_has_not_seen_but_not_shuffled_l
 
 def test_contrastive_training_brings_the_formats_of_a_clip_together():
     torch.manual_seed(0)
-    wave, digit = tones(1, seed=1)
+    (wave, _), (new_wave, _) = tones(1, seed=1), tones(1, seed=2)
     model, plain = ContrastiveModel(lr=3e-3, augment="none"), trainer(epochs=20)
-    plain.fit(model, batches(wave, digit, batch_size=10))
+    plain.fit(model, batches(wave, batch_size=10))
     assert plain.callback_metrics["train_loss"] < 0.5 * math.log(10), "log(10) is chance"
+    a, b = (F.normalize(model.projections[name](z), dim=1) for name, z in model.eval()(new_wave).items())
+    assert ((a @ b.T).argmax(dim=1) == torch.arange(10)).sum() > 7, "also of clips it has not seen; chance is 1 of 10"
 
 
 # --- what is frozen

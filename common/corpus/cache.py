@@ -8,7 +8,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import math
 import multiprocessing
 import os
 import sys
@@ -29,7 +28,6 @@ from common.corpus.decode import RECIPE, read_clip, standardise
 from common.run.console import UserError, printable, progress_bar
 
 CHUNK = 32  # clips that a worker reads at a time: about 1 MB
-MANY_SKIPPED = 0.01  # share of the clips above which skipping them deserves a warning
 
 
 class CachedCorpus(NamedTuple):
@@ -52,9 +50,14 @@ def open_cache(corpus: Corpus, folder: Path) -> CachedCorpus:
     name = f"{_key(corpus)}.waves"
     cached = _load(corpus, folder / name)
     if cached is None:
-        path = _writable(folder) / name
-        cached = _load(corpus, path) or _build(corpus, path)
-    _report(corpus, cached.skipped)
+        file = _writable(folder) / name
+        cached = _load(corpus, file) or _build(corpus, file)
+    for path, reason in list(cached.skipped.items())[:5]:
+        print(printable(f"Skipped {path}: {reason}"), file=sys.stderr)
+    if not cached.clips:
+        raise UserError(f"{corpus.name}: none of its {len(corpus.clips)} clips can be read; check the files above")
+    if cached.skipped:
+        print(f"{len(cached.skipped)} of {len(corpus.clips)} clips of {corpus.name} were skipped", file=sys.stderr)
     return cached
 
 
@@ -78,11 +81,15 @@ def _load(corpus: Corpus, path: Path) -> CachedCorpus | None:
 def _build(corpus: Corpus, path: Path) -> CachedCorpus:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     skipped = {}
-    workers = min(os.cpu_count() or 1, math.ceil(len(corpus.clips) / CHUNK))
+    workers = min(os.cpu_count() or 1, len(corpus.clips) // CHUNK + 1)
     # Forked workers start in milliseconds; spawned ones import the calling script and torch again.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     try:
-        _remove_abandoned(path.parent)
+        # Remove what killed builds left behind; a build at work has written to its file within the hour.
+        for abandoned in path.parent.glob(".*.waves.*.partial"):
+            with contextlib.suppress(OSError):  # another run may remove it at the same time
+                if time.time() - abandoned.stat().st_mtime > 3600:
+                    abandoned.unlink()
         with (
             temporary.open("wb") as file,
             progress_bar(f"Reading {corpus.name}", len(corpus.clips), "clips") as progress,
@@ -114,14 +121,6 @@ def _build(corpus: Corpus, path: Path) -> CachedCorpus:
     return cached
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed builds left behind; a build at work has written to its file within the hour."""
-    for temporary in folder.glob(".*.waves.*.partial"):
-        with contextlib.suppress(OSError):  # another run may remove it at the same time
-            if time.time() - temporary.stat().st_mtime > 3600:
-                temporary.unlink()
-
-
 def _read(root: Path | None, clip: Clip) -> np.ndarray | str:
     """The waveform of one clip, [SAMPLES] int16, or the reason why it cannot be read."""
     try:
@@ -134,21 +133,19 @@ def _read(root: Path | None, clip: Clip) -> np.ndarray | str:
 def _key(corpus: Corpus) -> str:
     lines = [f"{RECIPE} {SAMPLES} {corpus.root and corpus.root.resolve()}\n"]
     for clip in corpus.clips:
-        lines.append(f"{clip.path} {_state(corpus.root / clip.path) if corpus.root else synthetic.VERSION}\n")
+        state = synthetic.VERSION
+        if corpus.root:
+            try:
+                status = (corpus.root / clip.path).stat()
+                # The change time moves with the permissions too: a file that could not be read may be readable now.
+                state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+            except OSError as error:  # for example a broken link, which read_clip will report
+                state = str(error.errno)
+        lines.append(f"{clip.path} {state}\n")
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _state(path: Path) -> str:
-    try:
-        status = path.stat()
-    except OSError as error:  # for example a broken link, which read_clip will report
-        return str(error.errno)
-    # The change time moves with the permissions too: a file that could not be read may be readable now.
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-
-
 def _writable(folder: Path) -> Path:
-    """``folder``, or the user's own cache folder if ``folder`` cannot be written."""
     users_own = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "audio-deep-learning-tasks")
     for candidate in (folder, users_own):
         with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: the user has no home folder
@@ -157,13 +154,3 @@ def _writable(folder: Path) -> Path:
             with tempfile.TemporaryFile(dir=path):
                 return path
     raise UserError(f"the cache can be written neither to {folder} nor to {users_own}; make one of them writable")
-
-
-def _report(corpus: Corpus, skipped: dict[str, str]) -> None:
-    for path, reason in list(skipped.items())[:5]:
-        print(printable(f"Skipped {path}: {reason}"), file=sys.stderr)
-    if len(skipped) == len(corpus.clips):
-        raise UserError(f"{corpus.name}: none of its {len(corpus.clips)} clips can be read; check the files above")
-    if skipped:
-        warning = "WARNING: " if len(skipped) > MANY_SKIPPED * len(corpus.clips) else ""
-        print(f"{warning}{len(skipped)} of {len(corpus.clips)} clips of {corpus.name} were skipped", file=sys.stderr)

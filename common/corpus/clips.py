@@ -17,7 +17,6 @@ import numpy as np
 from common.run.console import UserError, printable
 
 AUDIOMNIST_SPEAKERS = tuple(f"{number:02d}" for number in range(1, 61))
-AUDIOMNIST_REPETITIONS = 50
 SYNTHETIC_NAME = "synthetic speech (espeak-ng)"
 SYNTHETIC_MARKER = "SYNTHETIC.txt"  # a file in each folder of synthetic clips, so that nobody takes them for AudioMNIST
 
@@ -44,11 +43,7 @@ class Corpus:
     ignored: int = 0  # number of files in the folder that repeat a clip or are not named like one
 
     def take(self, ratio: float, seed: int) -> "Corpus":
-        """Keep a stratified, seeded fraction of the clips; a smaller ratio keeps a subset of a larger one's.
-
-        Raises:
-            UserError: no clip is left.
-        """
+        """Keep a seeded fraction of the clips, see ``stratified_sample``; raises UserError if no clip is left."""
         if ratio == 1:
             return self
         rows = stratified_sample(self.clips, ratio, seed)
@@ -89,7 +84,7 @@ def audiomnist_names() -> tuple[Clip, ...]:
         Clip(speaker, digit, repetition, f"{speaker}/{digit}_{speaker}_{repetition}.wav")
         for speaker in AUDIOMNIST_SPEAKERS
         for digit in range(10)
-        for repetition in range(AUDIOMNIST_REPETITIONS)
+        for repetition in range(50)
     )
 
 
@@ -106,7 +101,7 @@ def open_folder(folder: Path) -> Corpus:
     try:
         if not folder.is_dir():
             raise UserError(f"--data-dir {folder}: no such folder; name the folder that holds the clips")
-        for root in (folder, folder / "data", folder / "AudioMNIST" / "data", folder / "recordings"):
+        for root in filter(Path.is_dir, (folder, folder / "data", folder / "AudioMNIST/data", folder / "recordings")):
             clips, ignored = _list_clips(root)
             if clips:
                 if ignored:
@@ -124,8 +119,6 @@ def open_folder(folder: Path) -> Corpus:
 
 def _list_clips(root: Path) -> tuple[tuple[Clip, ...], list[str]]:
     """The clips below ``root`` and the paths of all other files."""
-    if not root.is_dir():
-        return (), []
     top = {name: CLIP_NAME.fullmatch(name) for name in sorted(path.name for path in root.iterdir())}
     folders = [name for name, match in top.items() if not match and (root / name).is_dir()]
     files: dict[str, re.Match | None] = {}  # path -> parts of its name, None if it is not named like a clip

@@ -1,80 +1,43 @@
 """Look at the corpus, download it, or write a synthetic one.
 
-python -m common.data                        show what is there: clips, speakers, digits, seconds, split
+python -m common.data                        show what is there: clips and speakers of each set
 python -m common.data fetch [DIR]            download AudioMNIST (all of it, or the fraction of --ratio)
 python -m common.data synthesize DIR         write the synthetic corpus as WAV files
 """
 
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from common.corpus import download, synthetic
 from common.corpus.clips import SYNTHETIC_NAME, Corpus, audiomnist_names, speaker_names
-from common.corpus.decode import open_clip
 from common.corpus.source import AUDIOMNIST_DIR, find_corpus
 from common.corpus.split import split_clips
 from common.run.cli import Parser, run
-from common.run.console import UserError, align, printable
+from common.run.console import UserError, printable
 from common.run.settings import Settings, a_folder
 
 
-def describe(data_dir: Path | None, dataset: str, ratio: float, fold: int | None, seed: int) -> str:
-    """A table of the clips that are there now; nothing is downloaded or cached."""
-    if data_dir is None and dataset != "synthetic":
-        if not AUDIOMNIST_DIR.is_dir():
-            advice = "`python -m common.data fetch` downloads it; the tasks do so themselves."
-            return f"{AUDIOMNIST_DIR} is not there. {advice}"
+def show(settings: Settings) -> None:
+    """Print the sets as they are now; nothing is downloaded or cached."""
+    data_dir = settings.data_dir
+    if data_dir is None and settings.dataset != "synthetic":
         data_dir = AUDIOMNIST_DIR
-    corpus = find_corpus(data_dir, dataset, ratio, seed)
-    rows = [
-        ["corpus", corpus.name],
-        ["folder", str(corpus.root) if corpus.root else "none: spoken when it is needed"],
-        ["clips", str(len(corpus.clips))],
-        ["speakers", _range(speaker_names(corpus.clips))],
-        ["digits", _range(sorted({str(clip.digit) for clip in corpus.clips}))],
-        ["other files", f"{corpus.ignored} ignored"],
-    ]
-    if corpus.root:
-        rows.append(["seconds", _durations([corpus.root / clip.path for clip in corpus.clips])])
-    for name, numbers in split_clips(corpus.clips, seed, fold)._asdict().items():
-        speakers = speaker_names([corpus.clips[i] for i in numbers])
-        rows.append([name, f"{len(numbers)} clips, {_range(speakers)}"])
-    return "\n".join(align(rows))
+        if not data_dir.is_dir():
+            print(f"{data_dir} is not there. `python -m common.data fetch` downloads it; the tasks do so themselves.")
+            return
+    corpus = find_corpus(data_dir, settings.dataset, settings.ratio, settings.seed)
+    print(f"{corpus.name}: {len(corpus.clips)} clips")
+    for name, rows in split_clips(corpus.clips, settings.seed, settings.fold)._asdict().items():
+        speakers = speaker_names([corpus.clips[i] for i in rows])
+        print(printable(f"{name}: {len(rows)} clips, {len(speakers)} speakers from {speakers[0]} to {speakers[-1]}"))
 
 
-def _range(names: list[str]) -> str:
-    return f"{len(names)}: {printable(names[0])} to {printable(names[-1])}"
-
-
-def _durations(paths: list[Path]) -> str:
-    seconds = []
-    for path in paths:
-        try:
-            with open_clip(path) as file:
-                seconds.append(file.frames / file.samplerate)
-        except (ValueError, OSError, RuntimeError):  # soundfile's errors are RuntimeErrors
-            continue
-    unreadable = f", {len(paths) - len(seconds)} files unreadable" if len(seconds) < len(paths) else ""
-    if not seconds:
-        return f"none{unreadable}"
-    spread = f"{min(seconds):.2f} to {max(seconds):.2f}, median {np.median(seconds):.2f}"
-    return f"{sum(seconds):.0f} (a clip: {spread}){unreadable}"
-
-
-def main(
-    command: str,
-    folder: Path | None,
-    dataset: str,
-    ratio: float,
-    seed: int,
-    data_dir: Path | None = None,
-    fold: int | None = None,
-) -> None:
+def main(command: str, folder: Path | None, **flags: Any) -> None:
+    settings = Settings(**flags)
     if command == "show":
-        print(describe(data_dir, dataset, ratio, fold, seed))
+        show(settings)
         return
-    clips = Corpus("", audiomnist_names(), None).take(ratio, seed).clips
+    clips = Corpus("", audiomnist_names(), None).take(settings.ratio, settings.seed).clips
     if command == "fetch":
         folder = folder or AUDIOMNIST_DIR
         print(f"{download.fetch(clips, folder)} clips fetched; {folder} holds the {len(clips)} that were asked for")

@@ -1,9 +1,7 @@
 """Decode one recording: any sound file becomes one second of int16 samples at 16 kHz."""
 
-import contextlib
 import os
 import stat
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,12 +13,10 @@ from common.audio import SAMPLE_RATE, SAMPLES
 RECIPE = 1  # raise it when the processing changes, so that caches of the old one are not read
 RATE_RANGE = (4_000, 384_000)  # Hz; speech below it is not intelligible, and no recorder goes above it
 MAX_SECONDS = 30  # a longer file is not one spoken digit
-MAX_SAMPLES = MAX_SECONDS * RATE_RANGE[1]  # of all channels together, because a worker has to hold them in memory
 
 
-@contextlib.contextmanager
-def open_clip(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Open a sound file and check its header; no samples are read yet.
+def read_clip(path: Path) -> tuple[np.ndarray, int]:
+    """Read a sound file as float32 [frames, channels] and its rate in Hz; its header is checked first.
 
     Raises:
         ValueError: it is not a regular file, or its rate, length or number of channels is not that of a spoken digit.
@@ -30,14 +26,8 @@ def open_clip(path: Path) -> Iterator[soundfile.SoundFile]:
         raise ValueError("it is not a file")
     with soundfile.SoundFile(os.fsencode(path)) as file:  # soundfile itself cannot encode every name
         _check(file.frames, file.samplerate)
-        if file.frames * file.channels > MAX_SAMPLES:
+        if file.frames * file.channels > MAX_SECONDS * RATE_RANGE[1]:  # a worker has to hold all channels in memory
             raise ValueError(f"it has {file.channels} channels, too many for one spoken digit")
-        yield file
-
-
-def read_clip(path: Path) -> tuple[np.ndarray, int]:
-    """Read a sound file as float32 [frames, channels] and its rate in Hz; errors as in ``open_clip``."""
-    with open_clip(path) as file:
         return file.read(file.frames, dtype="float32", always_2d=True), file.samplerate
 
 
@@ -59,11 +49,21 @@ def standardise(samples: np.ndarray, rate: int) -> np.ndarray:
     """
     _check(len(samples), rate)
     with np.errstate(over="ignore", invalid="ignore"):  # values that are or become infinite are refused below
-        mono = samples.mean(axis=1) if samples.ndim == 2 else samples
-        if not np.isfinite(mono).all():
+        wave = samples.mean(axis=1) if samples.ndim == 2 else samples
+        if not np.isfinite(wave).all():
             raise ValueError("it holds values that are not finite")
-        wave = _resample(mono, rate)
-        wave = _loudest_second(wave - wave.mean())
+        if rate != SAMPLE_RATE:
+            from scipy.signal import resample_poly  # slow to import, and only needed while a cache is built
+
+            # Exact for the rates in use. For an odd rate such as 383,999 Hz the exact filter would take 400 MB; this
+            # one is off by a millionth at most.
+            ratio = Fraction(SAMPLE_RATE, rate).limit_denominator(1000)
+            wave = resample_poly(wave, ratio.numerator, ratio.denominator)
+        wave = wave - wave.mean()
+        if len(wave) > SAMPLES:
+            energy = np.concatenate(([0.0], np.cumsum(wave.astype(np.float64) ** 2)))
+            start = int(np.argmax(energy[SAMPLES:] - energy[:-SAMPLES]))
+            wave = wave[start : start + SAMPLES]
     peak = np.abs(wave).max()
     if not np.isfinite(peak):
         raise ValueError("it holds values too large to calculate with")
@@ -82,22 +82,3 @@ def _check(frames: int, rate: int) -> None:
         raise ValueError("it holds no samples")
     if frames > MAX_SECONDS * rate:
         raise ValueError(f"it lasts {frames / rate:.0f} s, too long for one spoken digit")
-
-
-def _resample(wave: np.ndarray, rate: int) -> np.ndarray:
-    if rate == SAMPLE_RATE:
-        return wave
-    from scipy.signal import resample_poly  # slow to import, and only needed while a cache is built
-
-    # Exact for the rates in use. For an odd rate such as 383,999 Hz the exact filter would take 400 MB; this one is off
-    # by a millionth at most.
-    ratio = Fraction(SAMPLE_RATE, rate).limit_denominator(1000)
-    return resample_poly(wave, ratio.numerator, ratio.denominator)
-
-
-def _loudest_second(wave: np.ndarray) -> np.ndarray:
-    if len(wave) <= SAMPLES:
-        return wave
-    energy = np.concatenate(([0.0], np.cumsum(wave.astype(np.float64) ** 2)))
-    start = int(np.argmax(energy[SAMPLES:] - energy[:-SAMPLES]))
-    return wave[start : start + SAMPLES]

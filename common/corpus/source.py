@@ -25,7 +25,8 @@ def find_corpus(data_dir: Path | None, dataset: str, ratio: float, seed: int) ->
     synthetic_speech = Corpus(SYNTHETIC_NAME, audiomnist_names(), None).take(ratio, seed)
     if dataset == "synthetic":
         return synthetic_speech
-    if _is_filled_by_user(AUDIOMNIST_DIR):
+    # What the user put there is the corpus; a download holds only the clips that runs have needed so far.
+    if AUDIOMNIST_DIR.is_dir() and any(AUDIOMNIST_DIR.iterdir()) and not download.is_managed(AUDIOMNIST_DIR):
         corpus = open_folder(AUDIOMNIST_DIR)
         if corpus.name == SYNTHETIC_NAME and dataset == "audiomnist":
             raise UserError(f"--dataset audiomnist: {AUDIOMNIST_DIR} holds synthetic speech; move it away")
@@ -36,21 +37,11 @@ def find_corpus(data_dir: Path | None, dataset: str, ratio: float, seed: int) ->
     except download.DownloadError as error:
         if dataset == "audiomnist":
             raise
-        _announce_synthetic(error)
+        announcement = f"""
+!!  AudioMNIST is not available: {error}
+!!  This run uses SYNTHETIC SPEECH (espeak-ng) instead. Its numbers are not AudioMNIST numbers.
+!!  With a copy of AudioMNIST: --data-dir DIR. To choose synthetic speech: --dataset synthetic.
+"""
+        print("!" * 100 + announcement + "!" * 100, file=sys.stderr)
         return synthetic_speech
     return wanted
-
-
-def _is_filled_by_user(folder: Path) -> bool:
-    """Then what is there is the corpus; a download holds only the clips that runs have needed so far."""
-    return folder.is_dir() and any(folder.iterdir()) and not download.is_managed(folder)
-
-
-def _announce_synthetic(error: Exception) -> None:
-    lines = (
-        f"AudioMNIST is not available: {error}",
-        "This run uses SYNTHETIC SPEECH (espeak-ng) instead. Its numbers are not AudioMNIST numbers.",
-        "With a copy of AudioMNIST: --data-dir DIR. To choose synthetic speech: --dataset synthetic.",
-    )
-    rule = "!" * 100
-    print(rule, *(f"!!  {line}" for line in lines), rule, sep="\n", file=sys.stderr)

@@ -8,9 +8,6 @@ import numpy as np
 from common.corpus.clips import AUDIOMNIST_SPEAKERS, Clip, speaker_names
 from common.run.console import UserError
 
-TEST_SHARE = 3  # one speaker in three is kept for the test
-VALIDATION_FRACTION = 0.2
-
 # Groups 1 to 5 of Becker et al. (arXiv:1807.03418): fold k tests on group k + 1 and validates on group k.
 FOLD_GROUPS = (
     "04 11 12 15 21 27 31 41 44 47 50 59",
@@ -36,8 +33,7 @@ def split_clips(clips: Sequence[Clip], seed: int, fold: int | None = None) -> Sp
     ``seed``. With ``fold`` (1 to 5) the sets are the speaker-disjoint folds of the AudioMNIST paper instead.
 
     Raises:
-        UserError: fewer than three speakers, too few clips for three sets, or a fold of a corpus that does not have
-            AudioMNIST's 60 speakers.
+        UserError: too few speakers or clips for three sets, or a fold of a corpus without AudioMNIST's 60 speakers.
     """
     names = speaker_names(clips)
     speaker, digit = np.array([clip.speaker for clip in clips]), np.array([clip.digit for clip in clips])
@@ -46,18 +42,12 @@ def split_clips(clips: Sequence[Clip], seed: int, fold: int | None = None) -> Sp
             raise UserError("--fold needs all of AudioMNIST's speakers, 01 to 60; leave it out for another corpus")
         in_test, in_val = (np.isin(speaker, FOLD_GROUPS[group % 5].split()) for group in (fold, fold - 1))
     else:
-        if len(names) < 3:
-            raise UserError(
-                f"the {len(clips)} clips have {len(names)} speaker(s), at least 3 are needed; raise --ratio"
-            )
-        in_test, in_val = np.isin(speaker, names[-(len(names) // TEST_SHARE) :]), np.zeros(len(clips), dtype=bool)
-        in_val[~in_test] = systematic_sample(speaker[~in_test], digit[~in_test], VALIDATION_FRACTION, seed)
+        in_test, in_val = np.isin(speaker, names[-(len(names) // 3) :]), np.zeros(len(clips), dtype=bool)
+        in_val[~in_test] = systematic_sample(speaker[~in_test], digit[~in_test], 0.2, seed)
     split = Split(*(np.flatnonzero(mask) for mask in (~in_test & ~in_val, in_val, in_test)))
     if len(split.train) < 2 or len(split.val) < 1:
-        raise UserError(
-            f"{len(clips)} clips are too few to split ({len(split.train)} train, {len(split.val)} validation, "
-            f"{len(split.test)} test); raise --ratio"
-        )
+        needed = "at least 3 are needed, each with several clips; raise --ratio"
+        raise UserError(f"too few clips to split: {len(clips)} of {len(names)} speaker(s), {needed}")
     return split
 
 
@@ -65,10 +55,7 @@ def systematic_sample(speaker: np.ndarray, digit: np.ndarray, fraction: float, s
     """Mask [n] (bool) of every (1 / fraction)-th clip in the order of speakers, digits and shuffled repetitions.
 
     Each speaker, and each digit of a speaker, gives its fraction to within one clip, even if it has few clips.
-
-    Args:
-        speaker: [n] names or numbers.
-        digit: [n] 0 to 9.
+    ``speaker`` [n] holds names or numbers, ``digit`` [n] holds 0 to 9.
     """
     rng = np.random.default_rng(seed)
     names, speaker = np.unique(speaker, return_inverse=True)

@@ -3,23 +3,20 @@
 import ctypes
 import functools
 import io
-import json
 import math
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from common.corpus.clips import AUDIOMNIST_REPETITIONS, AUDIOMNIST_SPEAKERS, SYNTHETIC_MARKER, Clip
+from common.corpus.clips import AUDIOMNIST_SPEAKERS, SYNTHETIC_MARKER, Clip
 from common.run.console import UserError, progress_bar
 from common.run.files import write_atomically
 
 VERSION = "espeak-1"
-MARKER = SYNTHETIC_MARKER  # the old name, which tests/benchmarks/loading.py uses
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FEMALE = frozenset({"12", "26", "28", "36", "43", "47", "52", "56", "57", "58", "59", "60"})  # as in AudioMNIST
 
@@ -30,8 +27,6 @@ VARIANTS = {"Denis": 90, "Diogo": 95, "Henrique": 94, "Hugo": 95, "michel": 95, 
 # Scottish English is left out for the same reason: the beats of its rolled r follow one of those counters.
 ACCENTS = ("en-us", "en", "en-029", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc")
 
-# Powers of this number, multiplied by 1, 2, 3, ..., fill a four-dimensional cube evenly (modulo 1).
-SPREAD = 1 / 1.1673039782614187
 VOLUME = 50  # half of espeak's default, at which loud variants clip; clipping also turns down the words after it
 
 # Constants of espeak's C interface. Without DO_NOT_EXIT it ends the process where its data is missing.
@@ -39,45 +34,27 @@ SYNCHRONOUS, DO_NOT_EXIT, BY_CHARACTER, UTF8 = 2, 0x8000, 1, 1
 RATE, LOUDNESS, PITCH, RANGE = 1, 2, 3, 4
 
 
-@dataclass(frozen=True)
 class Voice:
-    """What distinguishes one speaker from another."""
+    """What distinguishes one speaker, "01" to "60", from another. Raises ValueError for any other name."""
 
-    gender: str  # "female" or "male"
-    accent: str  # espeak's code of a kind of English
-    variant: str  # espeak's name of a voice quality
-    pitch: float  # fundamental, Hz; with a narrow range or a high pitch the sound is up to a fifth lower
-    range: int  # width of the pitch movement, percent of the variant's own
-    rate: float  # words a minute, as espeak counts them
-    tract: float  # factor on all formant frequencies; a shorter vocal tract has a larger one
-
-    @property
-    def espeak_name(self) -> str:
-        return f"{self.accent}+{self.variant}"
-
-
-@functools.cache
-def voice(speaker: str) -> Voice:
-    """The voice of ``speaker`` ("01" to "60"). Raises ValueError for any other."""
-    if speaker not in AUDIOMNIST_SPEAKERS:
-        raise ValueError(f"unknown speaker {speaker!r}: there are 01 to 60")
-    female = speaker in FEMALE
-    peers = [other for other in AUDIOMNIST_SPEAKERS if (other in FEMALE) == female]
-    # Storm is too low to be raised to a woman's pitch.
-    variants = [name for name in VARIANTS if not (female and name == "Storm")]
-    # Each pass through the variants shifts the accents by one, so that no two peers share both.
-    turn, index = divmod(peers.index(speaker), len(variants))
-    high, wide, fast, short = (int(speaker) * SPREAD**power % 1 for power in range(1, 5))
-    lowest, highest = (160, 198) if female else (85, 150)
-    return Voice(
-        gender="female" if female else "male",
-        accent=ACCENTS[(index + turn) % len(ACCENTS)],
-        variant=variants[index],
-        pitch=round(lowest * (highest / lowest) ** high, 1),
-        range=round(40 + 60 * wide),
-        rate=round(97 + 43 * fast, 1),
-        tract=round((1.10 if female else 0.88) + (0.10 if female else 0.18) * short, 3),
-    )
+    def __init__(self, speaker: str) -> None:
+        female = speaker in FEMALE
+        peers = [other for other in AUDIOMNIST_SPEAKERS if (other in FEMALE) == female]
+        # Storm is too low to be raised to a woman's pitch.
+        variants = [name for name in VARIANTS if not (female and name == "Storm")]
+        # Each pass through the variants shifts the accents by one, so that no two peers share both.
+        turn, index = divmod(peers.index(speaker), len(variants))
+        self.name = f"{ACCENTS[(index + turn) % len(ACCENTS)]}+{variants[index]}"  # as espeak calls it
+        self.natural = VARIANTS[variants[index]]  # fundamental of the variant, Hz
+        # Powers of this number, multiplied by 1, 2, 3, ..., fill a four-dimensional cube evenly (modulo 1).
+        high, wide, fast, short = (int(speaker) * 1.1673039782614187**-power % 1 for power in range(1, 5))
+        lowest, highest = (160, 198) if female else (85, 150)
+        # Fundamental, Hz; with a narrow range or a high pitch the sound is up to a fifth lower.
+        self.pitch = round(lowest * (highest / lowest) ** high, 1)
+        self.range = round(40 + 60 * wide)  # width of the pitch movement, percent of the variant's own
+        self.rate = round(97 + 43 * fast, 1)  # words a minute, as espeak counts them
+        # Factor on all formant frequencies; a shorter vocal tract has a larger one.
+        self.tract = round((1.10 if female else 0.88) + (0.10 if female else 0.18) * short, 3)
 
 
 def speak(speaker: str, digit: int, repetition: int) -> tuple[np.ndarray, int]:
@@ -85,15 +62,9 @@ def speak(speaker: str, digit: int, repetition: int) -> tuple[np.ndarray, int]:
 
     Returns:
         float32 mono samples [frames] in [-1, 1], 0.3 to 1 s long, and the sample rate in Hz.
-
-    Raises:
-        ValueError: a speaker, digit or repetition that does not exist.
-        UserError: espeak-ng is missing.
     """
-    person = voice(speaker)
-    if digit not in range(10) or repetition not in range(AUDIOMNIST_REPETITIONS):
-        raise ValueError(f"no digit {digit}, repetition {repetition}: digits are 0 to 9, repetitions 0 to 49")
-    _, sample_rate = _library()
+    person = Voice(speaker)
+    library, sample_rate = _library()
     rng = np.random.default_rng([int(speaker), digit, repetition])
     tract = person.tract * rng.uniform(0.985, 1.015)
     # Scaling the frequencies raises pitch and tempo too, so espeak is asked for less of both.
@@ -101,9 +72,21 @@ def speak(speaker: str, digit: int, repetition: int) -> tuple[np.ndarray, int]:
     rate = person.rate * rng.uniform(0.94, 1.07) / tract
     pitch_range = person.range * rng.uniform(0.8, 1.2)
     # On espeak's scale of 0 to 100, 50 leaves the variant as it is and 50 more or less is an octave.
-    pitch = min(50 + 50 * math.log2(hertz / VARIANTS[person.variant]), 100)
-    word = _utter(WORDS[digit], person.espeak_name, round(pitch), round(pitch_range), round(rate))
-    word = _scale_frequencies(word, tract)
+    pitch = min(50 + 50 * math.log2(hertz / person.natural), 100)
+    _call(library.espeak_SetVoiceByName, person.name.encode())
+    for parameter, value in ((RATE, rate), (LOUDNESS, VOLUME), (PITCH, pitch), (RANGE, pitch_range)):
+        _call(library.espeak_SetParameter, parameter, round(value), 0)
+    _received.clear()
+    text = WORDS[digit].encode()
+    _call(library.espeak_Synth, text, ctypes.c_size_t(len(text) + 1), 0, BY_CHARACTER, 0, UTF8, None, None)
+    word = np.concatenate(_received) / 32768
+    sounding = np.flatnonzero(word)  # espeak's silence is exactly zero
+    word = word[sounding[0] : sounding[-1] + 1]
+    # Fewer or more samples at the old rate scale all frequencies. They come in whole blocks, because the transform of
+    # a length with a large prime factor takes six times as long.
+    blocks = math.ceil(len(word) / 64)
+    scaled = round(blocks / tract)
+    word = np.fft.irfft(np.fft.rfft(word, blocks * 64), scaled * 64) * (scaled / blocks)
     before, after = (int(sample_rate * rng.uniform(0.005, 0.04)) for _ in range(2))
     clip = np.pad(word, (before, after))
     white = rng.standard_normal(len(clip) + 1)
@@ -118,27 +101,15 @@ def write_corpus(root: Path, clips: Iterable[Clip]) -> None:
     """Speak ``clips`` into ``root/data/SS/D_SS_R.wav``, 16-bit mono.
 
     Clips that are there already stay as they are, so an interrupted run can be continued.
-
-    Raises:
-        ValueError: a clip that does not exist.
-        UserError: espeak-ng is missing, or a file cannot be written.
     """
-    _library()
+    _library()  # nothing is written without espeak-ng
     missing = [clip for clip in clips if not (root / "data" / clip.path).exists()]
     # The marker comes first: no synthetic clip may ever lie in a folder that does not say so.
-    marker = (
-        "This is not AudioMNIST: it is synthetic speech in the same layout, made by the program espeak-ng. "
-        f"Results on it say nothing about human speakers (recipe {VERSION}).\n"
-    )
+    marker = f"Not AudioMNIST but synthetic speech by espeak-ng ({VERSION}). It says nothing about human speakers.\n"
     write_atomically(root / SYNTHETIC_MARKER, marker)
-    voices = {
-        speaker: asdict(voice(speaker)) | {"voice": voice(speaker).espeak_name} for speaker in AUDIOMNIST_SPEAKERS
-    }
-    write_atomically(root / "data" / "synthetic_meta.txt", json.dumps(voices, indent=2) + "\n")
-    if missing:
-        with ProcessPoolExecutor(os.cpu_count()) as pool, progress_bar("Speaking", len(missing), "clips") as progress:
-            for _ in pool.map(functools.partial(_write_clip, root / "data"), missing, chunksize=32):
-                progress.update()
+    with ProcessPoolExecutor(os.cpu_count()) as pool, progress_bar("Speaking", len(missing), "clips") as progress:
+        for _ in pool.map(functools.partial(_write_clip, root / "data"), missing, chunksize=32):
+            progress.update()
 
 
 def _write_clip(folder: Path, clip: Clip) -> None:
@@ -170,34 +141,11 @@ def _library() -> tuple[ctypes.CDLL, int]:
         if sample_rate <= 0:
             raise OSError(f"espeak-ng cannot read {data}")
     except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: the loader misses its data folder
-        message = f"synthetic speech needs the package espeakng-loader ({error}): run `uv sync --group synthetic`"
-        raise UserError(message) from error
+        raise UserError(f"synthetic speech needs espeakng-loader ({error}): run `uv sync --group synthetic`") from error
     library.espeak_SetSynthCallback(_receive)
     return library, sample_rate
-
-
-def _utter(word: str, name: str, pitch: int, pitch_range: int, rate: int) -> np.ndarray:
-    """Samples [frames] of ``word`` in [-1, 1] without the silence around it; the numbers are in espeak's units."""
-    library, _ = _library()
-    _call(library.espeak_SetVoiceByName, name.encode())
-    for parameter, value in ((RATE, rate), (LOUDNESS, VOLUME), (PITCH, pitch), (RANGE, pitch_range)):
-        _call(library.espeak_SetParameter, parameter, value, 0)
-    _received.clear()
-    text = word.encode()
-    _call(library.espeak_Synth, text, ctypes.c_size_t(len(text) + 1), 0, BY_CHARACTER, 0, UTF8, None, None)
-    samples = np.concatenate(_received) / 32768
-    sounding = np.flatnonzero(samples)  # espeak's silence is exactly zero
-    return samples[sounding[0] : sounding[-1] + 1]
 
 
 def _call(function: Callable[..., int], *arguments: object) -> None:
     if function(*arguments) != 0:
         raise RuntimeError(f"espeak-ng: {function.__name__}{arguments} failed")
-
-
-def _scale_frequencies(samples: np.ndarray, factor: float) -> np.ndarray:
-    """Resample [frames] to about frames / factor: at the old rate, all frequencies are ``factor`` times as high."""
-    # Whole blocks, because the transform of a length with a large prime factor takes six times as long.
-    blocks = math.ceil(len(samples) / 64)
-    scaled = round(blocks / factor)
-    return np.fft.irfft(np.fft.rfft(samples, blocks * 64), scaled * 64) * (scaled / blocks)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure  # not pyplot, which takes longer to import
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from common.run.console import shortened
-from common.run.files import write_atomically
+from common.run.files import PICTURE_MARK, write_atomically
 
 STYLE = {
     "text.parse_math": False,  # names of speakers and corpora come from folders and may contain dollar signs
@@ -24,7 +24,6 @@ STYLE = {
     "legend.frameon": False,
 }
 HEADER = 0.66  # inches
-MARK = b"Audio Deep Learning Tasks"  # in the metadata of each picture, within its first 256 bytes
 
 # Ten colours that colour-blind readers can tell apart: Petroff's (arXiv:2107.02270), with black for one of two greys.
 DIGIT_COLORS = (
@@ -63,11 +62,5 @@ def save(figure: Figure, path: Path) -> None:
         UserError: the file cannot be written.
     """
     content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": MARK.decode()})
+    figure.savefig(content, format="png", metadata={"Software": PICTURE_MARK.decode()})
     write_atomically(path, content.getvalue())
-
-
-def is_own_picture(path: Path) -> bool:
-    """Whether ``save`` wrote this file."""
-    with path.open("rb") as file:
-        return MARK in file.read(256)

@@ -12,7 +12,7 @@ def results_table(results: list[Results]) -> str:
     """A row per model; the first row of each task names the task and the seconds that it took."""
     rows = [["task", "model", "test accuracy", "95% interval", "clips", "seconds"]]
     for result in results:
-        task, seconds = result.task.name, result.seconds
+        task, seconds = result.task.directory.split("_")[0], result.seconds
         for model, score in result.summary.items():
             rows.append([printable(cell) for cell in (task, model, *score, seconds)])
             task = seconds = ""

@@ -13,8 +13,6 @@ from common.audio import SAMPLE_RATE
 from common.data import SpokenDigits
 from common.run.files import write_atomically
 
-EXAMPLES = 8
-
 
 @rank_zero_only
 def write_examples(path: Path, data: SpokenDigits, predicted: dict[str, np.ndarray]) -> None:
@@ -28,7 +26,7 @@ def write_examples(path: Path, data: SpokenDigits, predicted: dict[str, np.ndarr
     """
     test = data.examples["test"]
     examples = []
-    for i in choose_examples(test.digit.numpy(), np.stack(list(predicted.values())), EXAMPLES):
+    for i in choose_examples(test.digit.numpy(), np.stack(list(predicted.values()))):
         clip, wav = data.cached.clips[test.rows[i]], io.BytesIO()
         soundfile.write(wav, data.cached.waves[test.rows[i]], SAMPLE_RATE, format="WAV")
         examples.append(
@@ -43,24 +41,14 @@ def write_examples(path: Path, data: SpokenDigits, predicted: dict[str, np.ndarr
     write_atomically(path, json.dumps(examples, indent=1) + "\n")
 
 
-def choose_examples(digit: np.ndarray, predicted: np.ndarray, count: int) -> list[int]:
-    """Indices of up to ``count`` clips: half with mistakes, the worst first, and half that all models got right.
+def choose_examples(digit: np.ndarray, predicted: np.ndarray) -> list[int]:
+    """Indices of up to 8 clips of varied digits: half that a model got wrong, then half that all models got right.
 
-    Where there are too few of one kind, there are more of the other.
-
-    Args:
-        digit: [n] the true digits.
-        predicted: [models, n].
+    Shapes: ``digit`` [n], ``predicted`` [models, n].
     """
-    mistakes = (predicted != digit).sum(axis=0)
-    wrong = _varied(np.flatnonzero(mistakes), digit, mistakes)
-    right = _varied(np.flatnonzero(mistakes == 0), digit, mistakes)
-    wrong = wrong[: max(count // 2, count - len(right))]
-    return wrong + right[: count - len(wrong)]
-
-
-def _varied(indices: np.ndarray, digit: np.ndarray, mistakes: np.ndarray) -> list[int]:
-    """Clips with more mistakes first; among equals, one clip of each digit, then a second one of each, and so on."""
-    shuffled = np.random.default_rng(0).permutation(indices)  # the corpus is sorted by speaker
-    repeats = {int(clip): (digit[shuffled[:i]] == digit[clip]).sum() for i, clip in enumerate(shuffled)}
-    return sorted(repeats, key=lambda clip: (-mistakes[clip], repeats[clip], digit[clip]))
+    mistaken = (predicted != digit).any(axis=0)
+    shuffled = np.random.default_rng(0).permutation(len(digit))  # the corpus is sorted by speaker
+    wrong = list({digit[i]: i for i in shuffled if mistaken[i]}.values())  # one clip of each digit
+    right = list({digit[i]: i for i in shuffled if not mistaken[i]}.values())
+    wrong = wrong[: max(4, 8 - len(right))]
+    return wrong + right[: 8 - len(wrong)]

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from common.corpus.clips import SYNTHETIC_NAME
-from common.report.texts import MEASURES, TASKS, Task
+from common.report.texts import MEANINGS, TASKS, Task
 from common.run.console import model_name, printable
 from common.run.files import is_own_picture, write_atomically
 
@@ -19,45 +18,24 @@ class Results(NamedTuple):
     """What one task left in its folder."""
 
     task: Task
-    folder: Path
+    finished: bool
     models: dict[str, dict]  # the numbers of each model; none in task 3, and in a task that has not finished
     run: dict[str, Any]  # the circumstances, as common.run.output records them; any of them may be missing
     seconds: str  # that the task took
-
-    @property
-    def finished(self) -> bool:
-        return bool(self.models) or (self.task.only_pictures and (self.folder / "metrics.txt").is_file())
-
-    @property
-    def command(self) -> str:
-        """The command that makes what is missing."""
-        return f"python {self.task.name}.py" + (" --resume" if list(self.folder.glob("*/last.ckpt")) else "")
+    pictures: dict[str, Markup]  # in base64
+    examples: list[dict]
 
     @property
     def summary(self) -> dict[str, tuple[str, str, str]]:
         """The test accuracy of each model; without models, a remark instead."""
-        if self.models:
-            return {model: score(numbers, "test_acc") for model, numbers in self.models.items()}
-        return {f"{len(self.pictures)} plots" if self.finished else "no results": ("", "", "")}
+        scores = {model: score(numbers, "test_acc") for model, numbers in self.models.items()}
+        return scores or {"pictures only" if self.finished else "no results": ("", "", "")}
 
     @property
-    def measures(self) -> dict[str, tuple[str, str]]:
-        """Name and meaning of the models' numbers, by their keys in the metrics."""
+    def measures(self) -> list[str]:
+        """The keys of the models' numbers, without those that ``score`` adds to an accuracy."""
         keys = dict.fromkeys(key for numbers in self.models.values() for key in numbers)
-        shown = [key for key in keys if not key.endswith(("_ci95", "_clips"))]
-        return {key: MEASURES.get(key, (key.replace("_", " "), "")) for key in shown}
-
-    @property
-    def pictures(self) -> dict[str, Markup]:
-        """The task's pictures in base64, those of one kind (such as 1d_curves and 2d_curves) side by side."""
-        paths = sorted(self.folder.glob("*.png"), key=lambda path: path.stem.rpartition("_")[::-1])
-        return {
-            path.stem: Markup(base64.b64encode(path.read_bytes()).decode()) for path in filter(is_own_picture, paths)
-        }
-
-    @property
-    def examples(self) -> list[dict]:
-        return read_json(self.folder / "examples.json") or []
+        return [key for key in keys if not key.endswith(("_ci95", "_clips"))]
 
 
 def read_results(folder: Path, seconds: list[str]) -> list[Results]:
@@ -68,12 +46,17 @@ def read_results(folder: Path, seconds: list[str]) -> list[Results]:
     """
     results = []
     for number, task in enumerate(TASKS):
-        metrics = read_json(folder / task.directory / "metrics.json")
+        output = folder / task.directory
+        metrics = read_json(output / "metrics.json")
         if not isinstance(metrics, dict) or not all(isinstance(part, dict) for part in metrics.values()):
             metrics = {}
         run = metrics.pop("run", {})
         took = seconds[number] if number < len(seconds) else str(run.get("seconds", ""))
-        results.append(Results(task, folder / task.directory, metrics, run, took))
+        finished = bool(metrics) or (task.only_pictures and (output / "metrics.txt").is_file())
+        paths = filter(is_own_picture, sorted(output.glob("*.png")))
+        pictures = {path.stem: Markup(base64.b64encode(path.read_bytes()).decode()) for path in paths}
+        examples = read_json(output / "examples.json") or []
+        results.append(Results(task, finished, metrics, run, took, pictures, examples))
     return results
 
 
@@ -110,14 +93,9 @@ def write_page(path: Path, results: list[Results]) -> None:
         undefined=StrictUndefined,
         # Names of corpora, speakers and files may hold control characters.
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
     environment.filters |= {"model_name": model_name, "score": score}
     page = environment.get_template("page.html").render(
-        results=results,
-        corpora=corpora(results),
-        synthetic=SYNTHETIC_NAME,
-        now=time.strftime("%Y-%m-%d at %H:%M"),
+        results=results, corpora=corpora(results), synthetic=SYNTHETIC_NAME, meanings=MEANINGS
     )
     write_atomically(path, page)

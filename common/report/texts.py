@@ -12,16 +12,6 @@ class Task(NamedTuple):
     caption: str  # of its pictures
     only_pictures: bool = False  # such a task writes no metrics.json; it has finished when metrics.txt is there
 
-    @property
-    def name(self) -> str:
-        return self.directory.split("_")[0]
-
-
-TRAINING = (
-    "Confusion matrices: test clips by true digit (row) and predicted digit (column); orange cells are errors. "
-    "Learning curves: the dot marks the epoch whose weights were kept. Training clips are augmented unless the "
-    "encoders are frozen, which makes them harder than the validation clips."
-)
 
 TASKS = (
     Task(
@@ -29,7 +19,7 @@ TASKS = (
         "Task 1: digits from labels alone",
         "Two small networks, one on the waveform (1D) and one on the log-mel spectrogram (2D), learn the digits from "
         "scratch and are tested on unseen speakers.",
-        TRAINING,
+        "Test clips by true digit (row) and predicted digit (column); the dot marks the epoch whose weights were kept.",
     ),
     Task(
         "task2_contrastive",
@@ -50,42 +40,25 @@ TASKS = (
         "Task 4: who is speaking",
         "Half of each test speaker's clips are enrolled; the speakers of the others are predicted from their nearest "
         "neighbours among these. The encoders of task 2 were trained without speaker labels.",
-        "Confusion matrices: clips by true speaker (row) and predicted speaker (column); orange cells are errors. "
-        "Verification: do two clips come from one speaker? A stricter threshold rejects more pairs of one speaker and "
-        "accepts fewer pairs of two speakers; the dots mark the equal error rates.",
+        "Clips by true speaker (row) and predicted speaker (column); the dots mark the equal error rates.",
     ),
     Task(
         "task5_finetune",
         "Task 5: fine-tuning",
         "A linear layer on the encoders of task 2 learns the digits, with the encoders frozen or trained further. "
         "Compare with task 1, which trains from scratch.",
-        TRAINING,
+        "Test clips by true digit (row) and predicted digit (column); the dot marks the epoch whose weights were kept.",
     ),
 )
 
-MEASURES = {  # name and meaning of the numbers in metrics.json
-    "C": ("C", "regularisation of the probe, chosen on the validation clips; smaller is stronger."),
-    "train_acc": ("Training accuracy", "share of correct predictions for the clips that the probe was fitted on."),
-    "val_acc": (
-        "Validation accuracy",
-        "share of correct predictions for held-out clips of the training speakers. Their voices are known, so it is "
-        "optimistic: use it to choose a model, not to compare results.",
-    ),
-    "val_loss": ("Validation loss", "cross-entropy in nats on the validation clips; guessing gives 2.303."),
-    "test_acc": (
-        "Test accuracy",
-        "share of correct predictions (of digits, in task 4 of speakers) for speakers unseen in training: the number "
-        "to quote. Below it are its 95% interval and its number of clips.",
-    ),
-    "test_loss": ("Test loss", "cross-entropy in nats on the test clips; confident mistakes cost most."),
-    "noise_20db_acc": ("At 20 dB", "test accuracy with white noise 20 dB below the speech, as in a quiet room."),
-    "noise_10db_acc": ("At 10 dB", "test accuracy with white noise 10 dB below the speech, which is clearly audible."),
-    "noise_0db_acc": ("At 0 dB", "test accuracy with white noise as loud as the speech."),
-    "test_k": ("k", "number of neighbours that vote, chosen on the enrolled clips."),
-    "text_independent_acc": (
-        "Other digits",
-        "test accuracy where digits 0 to 4 are enrolled and 5 to 9 are queried, so that only the voice can help.",
-    ),
-    "text_independent_k": ("k, other digits", "number of neighbours that vote there."),
-    "eer": ("EER", "equal error rate of verification: 0 is perfect, 0.5 is guessing."),
+MEANINGS = {  # of those numbers in metrics.json whose names do not tell it
+    "val_acc": "for held-out clips of the training speakers. Their voices are known, so it is optimistic: use it to "
+    "choose a model, not to compare results.",
+    "test_acc": "for speakers unseen in training: the number to quote. Below it are its 95% interval and its number of "
+    "clips.",
+    "noise_20db_acc": "test accuracy with white noise 20 dB below the speech, as in a quiet room; at 0 dB the noise is "
+    "as loud as the speech.",
+    "text_independent_acc": "test accuracy where digits 0 to 4 are enrolled and 5 to 9 are queried, so that only the "
+    "voice can help.",
+    "eer": "equal error rate of verification (do two clips come from one speaker?): 0 is perfect, 0.5 is guessing.",
 }

@@ -73,7 +73,9 @@ class Settings:
 
     ratio: float = _flag(1.0, "fraction of the clips to use, stratified", _RATIO, "FLOAT")
     data_dir: Path | None = _flag(None, "folder with speakers' folders or with all clips", a_folder, "DIR")
-    dataset: str = _choice(("auto", "audiomnist", "synthetic"), "without --data-dir; auto: AudioMNIST, else synthetic")
+    dataset: str = _choice(
+        ("auto", "audiomnist", "synthetic"), "without --data-dir; auto is AudioMNIST or else synthetic"
+    )
     fold: int | None = _flag(None, "a published fold of AudioMNIST, 1 to 5", number(int, 1, 5), "INT")
     label_ratio: float = _flag(1.0, "fraction of the training clips whose labels are used", _RATIO, "FLOAT")
     augment: str = _choice(("both", "none", "waveform", "spectrogram"), "which format of the clips is augmented")

@@ -1,20 +1,16 @@
 """Identify who speaks in each recording: one of the people who are enrolled, or nobody.
 
 Prints a line per query: person, similarity, file. To enrol people, make a folder for each with recordings (formats: see
-`python -m common.voice.predict --help`): at least ten, better thirty, of the digits that will be queried. The encoders
-were trained to distinguish clips, not people: another digit changes an embedding almost as much as another voice does.
+`python -m common.voice.predict --help`): at least ten, better thirty, of the digits that will be queried.
 
-The similarity to a person is a soft maximum of the cosine similarities to that person's recordings, in the whitened
-embeddings of both formats. Below the threshold the answer is nobody. The default threshold is that of the equal error
-rate among the enrolled recordings: they are rejected for their own person as often as accepted for another. Both are
-printed on stderr; strangers are accepted more often. With one person enrolled, --threshold is required.
+The similarity is a cosine, -1 to 1; below the threshold the answer is nobody. The default threshold is that of the
+equal error rate among the enrolled recordings: they are rejected for their own person as often as accepted for another.
+Both are printed on stderr; strangers are accepted more often. With one person enrolled, --threshold is required.
 
 A file that cannot be used is reported on stderr; the others are still used, and the exit code is 1.
 
-    $ ls people
-    anna  ben
     $ python -m common.voice.identify --task2-checkpoint task2_contrastive/checkpoints/best.ckpt --enrol people who.wav
-    anna     0.354  who.wav
+    anna   0.354  who.wav
 """
 
 import json
@@ -23,57 +19,41 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
 from common.checkpoints import load_contrastive, load_whitening
+from common.data import Batch
 from common.evaluate import embed
 from common.run.cli import Parser, run
-from common.run.console import UserError, printable
+from common.run.console import UserError, align, printable
 from common.run.settings import Settings, a_folder, number
 from common.speakers import Verification, equal_error_rate, unit_length
-from common.voice.recordings import apply, as_batches
+from common.voice.recordings import answer
 
-# The last five, which libsndfile cannot read, are listed so that such files are reported and not skipped.
-SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"),
-    *(".m4a", ".aac", ".wma", ".amr", ".webm"),
-)
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
+# Towards 0 the closest of a person's recordings decides, which is best where there are many; towards infinity their
+# mean, which is best where there are few. This comes near both.
+SOFTNESS = 0.2
 
 
-class Enrolment(BaseEstimator):
-    """Recordings of known people, with which others are compared. Axes: n recordings, q queries, D embedding.
-
-    Args:
-        softness: of the maximum. Towards 0 the closest of a person's recordings decides, which is best where there are
-            many; towards infinity their mean, which is best where there are few. The default comes near both.
-
-    Attributes:
-        people_: [people] names, sorted.
-        z_: [n, D] embeddings of length 1.
-        membership_: [n, people] 1 where a recording is of a person, else 0.
-    """
-
-    def __init__(self, softness: float = 0.2) -> None:
-        self.softness = softness
+class Enrolment:
+    """Recordings of known people, with which others are compared. Axes: n recordings, q queries, D embedding."""
 
     def fit(self, z: np.ndarray, person: Sequence[str] | np.ndarray) -> "Enrolment":
         """Enrol embeddings [n, D] with the names [n] of their people."""
-        self.people_, index = np.unique(person, return_inverse=True)
-        self.z_, self.membership_ = unit_length(z), np.eye(len(self.people_))[index]
+        self.people_, index = np.unique(person, return_inverse=True)  # [people], sorted
+        self.z_, self.membership_ = unit_length(z), np.eye(len(self.people_))[index]  # [n, D], [n, people]
         return self
 
     def similarity(self, z: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
-        """Similarity of embeddings [q, D] to people: [q, people].
+        """Soft maximum of the cosine similarities of embeddings [q, D] to each person's recordings: [q, people].
 
-        Args:
-            counted: [q, n] 1 for recordings that count, else 0; by default all do. Where none of a person's recordings
-                counts, the similarity is -inf.
+        ``counted`` [q, n] is 0 for recordings to leave out, else 1; -inf where all of a person's are left out.
         """
         cosine = unit_length(z) @ self.z_.T  # [q, n]
         counted = np.ones_like(cosine) if counted is None else counted
-        total = (counted * np.exp(cosine / self.softness)) @ self.membership_  # [q, people]
+        total = (counted * np.exp(cosine / SOFTNESS)) @ self.membership_  # [q, people]
         with np.errstate(divide="ignore"):
-            return self.softness * np.log(total / (counted @ self.membership_).clip(min=1))
+            return SOFTNESS * np.log(total / (counted @ self.membership_).clip(min=1))
 
     def equal_errors(self) -> Verification | None:
         """Verify each recording against the others of its person, and against the closest other person.
@@ -90,64 +70,42 @@ class Enrolment(BaseEstimator):
         return equal_error_rate(scores[compared], same[compared])
 
 
-def list_recordings(folder: Path) -> list[Path]:
-    """The sound files ``folder/person/file``, sorted; hidden ones are skipped.
-
-    Raises:
-        UserError: the folder does not exist, cannot be listed, or holds no such file.
-    """
-    try:
-        people = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
-        files = sorted(file for person in people for file in person.iterdir())
-    except OSError as error:
-        raise UserError(f"--enrol {folder}: cannot list {error.filename} ({error.strerror})") from error
-    files = [file for file in files if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
-    if not files:
-        raise UserError(f"--enrol {folder}: no recordings in it; expected a folder per person, such as {folder}/anna/")
-    return files
-
-
-def main(
-    task2_checkpoint: Path, enrol: Path, queries: list[Path], as_json: bool, threshold: float | None = None
-) -> None:
+def main(task2_checkpoint: Path, enrol: Path, queries: list[Path], as_json: bool, threshold: float | None) -> None:
     model, whitening = load_contrastive(task2_checkpoint), load_whitening(task2_checkpoint)
 
-    def embeddings(waves: np.ndarray) -> np.ndarray:
-        return whitening.transform(embed(model.embedder, as_batches(waves)).z["concat"])  # [n, D]
+    def embeddings(batches: list[Batch]) -> list[dict]:
+        return [{"z": z} for z in whitening.transform(embed(model.embedder, batches).z["concat"])]
 
-    files = list_recordings(enrol)
-    usable = [(path.parent.name, z) for path, fault, z in apply(embeddings, files) if not fault]
+    visible = [file for person in enrol.glob("[!.]*/") for file in person.iterdir() if file.name[0] != "."]
+    files = sorted(file for file in visible if file.suffix.lower() in SUFFIXES)
+    usable = {Path(each["file"]): each["z"] for each in answer(embeddings, files) if "z" in each}
     if not usable:
-        raise UserError(f"--enrol {enrol}: none of its {len(files)} recordings can be used; see above")
-    names = [name for name, _ in usable]
-    for name in sorted({file.parent.name for file in files} - set(names)):
-        print(f"{printable(name)}: not enrolled, because none of the recordings can be used", file=sys.stderr)
-    enrolment = Enrolment().fit(np.array([z for _, z in usable]), names)
-
-    enrolled = f"{len(names)} recordings of {len(enrolment.people_)} speaker(s) enrolled"
-    if threshold is not None:
-        print(f"{enrolled}; threshold {threshold:g}, as given", file=sys.stderr)
-    elif errors := enrolment.equal_errors():
+        raise UserError(f"--enrol {enrol}: no usable recordings; expected a folder per person, such as {enrol}/anna/")
+    enrolment = Enrolment().fit(np.array(list(usable.values())), [file.parent.name for file in usable])
+    enrolled = f"{len(usable)} recordings of {len(enrolment.people_)} speaker(s) enrolled"
+    if threshold is None:
+        errors = enrolment.equal_errors()
+        if errors is None:
+            raise UserError(f"{enrolled}: too few to find a threshold; enrol two people or more, or give --threshold")
         threshold = errors.threshold
-        print(f"{enrolled}; threshold {threshold:.3f}, their equal error rate {errors.eer:.0%}", file=sys.stderr)
-    else:
-        raise UserError(f"{enrolled}: too few to find a threshold; enrol two people or more, or give --threshold")
+        enrolled += f", their equal error rate {errors.eer:.0%}"
+    print(f"{enrolled}; threshold {threshold:.3f}", file=sys.stderr)
 
-    results: list[dict] = []
-    width = max(map(len, ("nobody", *map(printable, enrolment.people_))))
-    for path, fault, z in apply(embeddings, queries):
-        if fault:
-            results.append({"file": str(path), "error": fault})
-            continue
-        (similarity,) = enrolment.similarity(z[None])  # [people]
+    answers = answer(embeddings, queries)
+    identified = [each for each in answers if "z" in each]
+    for each in identified:
+        (similarity,) = enrolment.similarity(each.pop("z")[None])  # [people]
         closest, highest = str(enrolment.people_[similarity.argmax()]), float(similarity.max())
-        person = closest if highest >= threshold else None
-        results.append({"file": str(path), "person": person, "closest": closest, "similarity": highest})
-        if not as_json:
-            print(f"{printable(person or 'nobody').ljust(width)}  {highest:6.3f}  {printable(str(path))}", flush=True)
+        each |= {"person": closest if highest >= threshold else None, "closest": closest, "similarity": highest}
     if as_json:
-        print(json.dumps({"threshold": threshold, "answers": results}, indent=1))
-    if len(usable) < len(files) or any("error" in result for result in results):
+        print(json.dumps({"threshold": threshold, "answers": answers}, indent=1))
+    rows = [
+        [printable(each["person"] or "nobody"), f"{each['similarity']:6.3f}", printable(each["file"])]
+        for each in identified
+    ]
+    for line in align(rows) if not as_json else ():
+        print(line)
+    if len(usable) < len(files) or len(identified) < len(queries):
         sys.exit(1)
 
 
@@ -155,9 +113,7 @@ if __name__ == "__main__":
     parser = Parser(__doc__)
     parser.add_settings(Settings(), ("task2_checkpoint",))
     parser.add_argument("--enrol", type=a_folder, required=True, metavar="DIR", help="folder with a folder per person")
-    threshold_help = "lowest similarity (-1 to 1) that names a person; default: see above"
-    parser.add_argument("--threshold", type=number(float, -1, 1), metavar="FLOAT", help=threshold_help)
-    json_help = "print an object instead, with the threshold and answers"
-    parser.add_argument("--json", dest="as_json", action="store_true", help=json_help)
+    parser.add_argument("--threshold", type=number(float, -1, 1), metavar="FLOAT", help="default: see above")
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON, with the threshold")
     parser.add_argument("queries", type=Path, nargs="+", metavar="QUERY", help="sound files of one spoken digit each")
     run(main, parser)

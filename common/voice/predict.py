@@ -3,51 +3,42 @@
 Prints a line per file: digit, confidence, file. A recording holds one spoken digit, in WAV, FLAC, OGG, MP3 or another
 format that libsndfile reads, 4 to 384 kHz, mono or stereo, at most 30 s. The second with the most energy is used.
 
-The confidence is the largest softmax probability, which training with label smoothing (0.1) lowers. It is not the
-probability of being right: for new speakers its median was 0.95 with fine-tuned encoders and 0.87 with frozen ones,
-while more than 99% of the digits were right. Other words are given a digit too, sometimes with high confidence.
+The confidence is the largest softmax probability, not the probability of being right: other words get a digit too.
 
 A file that cannot be used is reported on stderr; the others are still predicted, and the exit code is 1.
 
-    $ python -m common.voice.predict task1_supervised/2d_checkpoints/best.ckpt my_seven.wav another.mp3
+    $ python -m common.voice.predict task1_supervised/2d_checkpoints/best.ckpt my_seven.wav
     7  0.962  my_seven.wav
-    3  0.874  another.mp3
 """
 
 import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from common.checkpoints import load
+from common.data import Batch
 from common.evaluate import predict_digits
 from common.modules import DigitClassifier
 from common.run.cli import Parser, run
 from common.run.console import printable
 from common.run.settings import a_path
-from common.voice.recordings import apply, as_batches
+from common.voice.recordings import answer
 
 
 def main(checkpoint: Path, files: list[Path], as_json: bool) -> None:
     model = load(checkpoint, DigitClassifier, flag="CHECKPOINT")
 
-    def predict(waves: np.ndarray) -> list[list[float]]:
-        return predict_digits(model, as_batches(waves)).logits.softmax(dim=1).tolist()  # [n, 10]
+    def predict(batches: list[Batch]) -> list[dict]:
+        rows = predict_digits(model, batches).logits.softmax(dim=1).tolist()  # [n, 10]
+        return [{"digit": row.index(max(row)), "confidence": max(row), "probabilities": row} for row in rows]
 
-    results: list[dict] = []
-    for path, fault, probabilities in apply(predict, files):
-        if fault:
-            results.append({"file": str(path), "error": fault})
-            continue
-        confidence = max(probabilities)
-        digit = probabilities.index(confidence)
-        results.append({"file": str(path), "digit": digit, "confidence": confidence, "probabilities": probabilities})
-        if not as_json:
-            print(f"{digit}  {confidence:.3f}  {printable(str(path))}", flush=True)
+    answers = answer(predict, files)
     if as_json:
-        print(json.dumps(results, indent=1))
-    if any("error" in result for result in results):
+        print(json.dumps(answers, indent=1))
+    usable = [each for each in answers if "error" not in each]
+    for each in usable if not as_json else ():
+        print(f"{each['digit']}  {each['confidence']:.3f}  {printable(each['file'])}")
+    if len(usable) < len(files):
         sys.exit(1)
 
 
@@ -55,6 +46,5 @@ if __name__ == "__main__":
     parser = Parser(__doc__)
     parser.add_argument("checkpoint", type=a_path, metavar="CHECKPOINT", help="best.ckpt of task 1 or task 5")
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="sound files of one spoken digit each")
-    json_help = "print a list of objects instead, with all ten probabilities"
-    parser.add_argument("--json", dest="as_json", action="store_true", help=json_help)
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON, with all ten probabilities")
     run(main, parser)

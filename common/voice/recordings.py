@@ -1,9 +1,8 @@
 """Read recordings of one spoken digit each, from sound files of any kind, in the form that the models take."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -14,27 +13,19 @@ from common.corpus.decode import read_clip, standardise
 from common.data import Batch
 from common.run.console import printable
 
-BATCH = 256  # recordings at a time: 8 MB
-
 
 def read_recording(path: str | Path) -> np.ndarray:
-    """One recording as [16000] int16, see ``common.corpus.decode.standardise``.
-
-    Args:
-        path: WAV, FLAC, OGG, MP3 or another format that libsndfile reads; 4 to 384 kHz, at most 30 s.
+    """One recording, in any format that libsndfile reads, as [16000] int16, see ``common.corpus.decode.standardise``.
 
     Raises:
         ValueError: it cannot be read, is silent, or has a rate or length that is not a spoken digit's.
     """
     try:
         return standardise(*read_clip(Path(path)))
-    except FileNotFoundError as error:
-        raise ValueError("there is no such file") from error
     except OSError as error:
         raise ValueError(f"it cannot be opened ({error.strerror})") from error
     except soundfile.LibsndfileError as error:
-        reason = error.error_string.removeprefix("Error : ").rstrip(".")
-        raise ValueError(f"it cannot be read as sound ({reason})") from error
+        raise ValueError(f"it cannot be read as sound ({error.error_string})") from error
 
 
 def read_recordings(paths: Iterable[str | Path]) -> tuple[np.ndarray, list[str]]:
@@ -49,22 +40,16 @@ def read_recordings(paths: Iterable[str | Path]) -> tuple[np.ndarray, list[str]]
     return np.array(waves, dtype=np.int16).reshape(-1, SAMPLES), faults
 
 
-def as_batches(waves: np.ndarray) -> list[Batch]:
-    """Waveforms [n, 16000] int16 as a loader for ``embed`` or ``predict_digits``; the labels are -1 (unknown)."""
-    parts = torch.from_numpy(waves).split(BATCH)
-    return [Batch(part, *[torch.full((len(part),), -1)] * 2) for part in parts]
+def answer(function: Callable[[list[Batch]], Iterable[dict]], paths: Sequence[Path]) -> list[dict]:
+    """Apply ``function``, which maps a loader of n recordings to n answers, to sound files.
 
-
-def apply(function: Callable[[np.ndarray], Iterable[Any]], paths: Sequence[Path]) -> Iterator[tuple[Path, str, Any]]:
-    """Apply ``function``, which maps waveforms [n, 16000] int16 to n results, to recordings.
-
-    Yields each path with "" and its result, or with its fault and ``None``. Faults are also printed on stderr.
+    Returns an answer for each path, with its ``file``. If it cannot be used, its ``error`` is also printed on stderr.
     """
-    for first in range(0, len(paths), BATCH):
-        part = paths[first : first + BATCH]
-        waves, faults = read_recordings(part)
-        results = iter(function(waves) if len(waves) else ())
-        for path, fault in zip(part, faults, strict=True):
-            if fault:
-                print(f"{printable(str(path))}: {fault}", file=sys.stderr)
-            yield path, fault, None if fault else next(results)
+    waves, faults = read_recordings(paths)
+    batches = [Batch(part, *[torch.full((len(part),), -1)] * 2) for part in torch.from_numpy(waves).split(256)]
+    remaining, answers = iter(function(batches) if len(waves) else ()), []
+    for path, fault in zip(paths, faults, strict=True):
+        if fault:
+            print(f"{printable(str(path))}: {fault}", file=sys.stderr)
+        answers.append({"file": str(path)} | ({"error": fault} if fault else next(remaining)))
+    return answers

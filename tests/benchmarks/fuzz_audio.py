@@ -21,7 +21,7 @@ import struct
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,8 +39,10 @@ SPEAKERS = ("01", "2", "a b", "Zoë", "李", "٣", "-x", "$a_", "line\nend", "\u
 EXTREMES = (0, 1, 2, 3, 0x7F, 0x80, 0xFFFF, 0x7FFF, 0x8000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 WAV_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 WAV_SUBTYPES += ("IMA_ADPCM", "MS_ADPCM", "GSM610", "G721_32")
-OTHER_FORMATS = (("WAVEX", "PCM_16"), ("RF64", "PCM_16"), ("W64", "PCM_16"), ("AIFF", "PCM_16"), ("AU", "PCM_16"))
-OTHER_FORMATS += (("CAF", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"))
+OTHER_FORMATS = (
+    *(("WAVEX", "PCM_16"), ("RF64", "PCM_16"), ("W64", "PCM_16"), ("AIFF", "PCM_16"), ("AU", "PCM_16")),
+    *(("CAF", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")),
+)
 
 Rng = np.random.Generator
 
@@ -69,7 +71,9 @@ def tone(digit: int, seconds: float = 0.3, rate: int = 16_000) -> np.ndarray:
     return 0.5 * np.sin(2 * np.pi * (300 + 100 * digit) * np.arange(round(seconds * rate)) / rate)
 
 
-def wav(data: bytes, rate: int = 16_000, channels: int = 1, bits: int = 16, tag: int = 1, size: int | None = None):
+def wav(
+    data: bytes, rate: int = 16_000, channels: int = 1, bits: int = 16, tag: int = 1, size: int | None = None
+) -> bytes:
     """A WAV file with any header."""
     align_bytes = channels * bits // 8
     byte_rate = min(rate * align_bytes, 2**32 - 1)
@@ -353,7 +357,7 @@ def sweep(folder: Path, count: int, seed: int, seconds: float = 240) -> Report:
         try:
             with _time_limit(seconds):
                 _check_batch(batch, made, report)
-        except Exception as error:  # whatever it is, it is a finding
+        except Exception as error:  # any exception is a finding
             report.crashes.append(f"seed {seed}, {batch.name}: {type(error).__name__}: {error}")
         shutil.rmtree(batch)
     return report
@@ -391,7 +395,7 @@ def _check_batch(batch: Path, made: dict[Target, Callable], report: Report) -> N
         if READ in outcomes:
             faults += _faults_of_row(target, expected, *rows[path])
         count = report.counts[mutation.__name__]
-        count.update({"files": 1, "wrong": bool(faults)} | dict.fromkeys(outcomes, 1))
+        count.update({"files": 1, "wrong": int(bool(faults))} | dict.fromkeys(outcomes, 1))
         report.wrong += [f"{mutation.__name__}, {path!r}: {fault}" for fault in faults]
     left = sum(MUTATIONS[mutation] == LEFT for mutation in made.values())
     if corpus.ignored != left:
@@ -416,10 +420,10 @@ def _faults_of_row(target: Target, expected: str, clip: Clip, wave: np.ndarray) 
 
 
 @contextlib.contextmanager
-def _time_limit(seconds: float):
+def _time_limit(seconds: float) -> Iterator[None]:
     """Kill the workers and raise TimeoutError if the block takes longer."""
 
-    def stop(*_):
+    def stop(*_: object) -> None:
         for worker in multiprocessing.active_children():
             worker.kill()
         raise TimeoutError(f"it took longer than {seconds} s")
@@ -433,17 +437,22 @@ def _time_limit(seconds: float):
         signal.signal(signal.SIGALRM, before)
 
 
+def _peak_megabytes(who: int) -> float:
+    return resource.getrusage(who).ru_maxrss / 1024
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=240, help="limit for a batch of a thousand files")
     args = parser.parse_args()
+    imports = _peak_megabytes(resource.RUSAGE_SELF)
     with tempfile.TemporaryDirectory() as folder:
         report = sweep(Path(folder), args.count, args.seed, args.seconds)
     show(f"{args.count} files, seed {args.seed}", report.table())
-    peaks = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print("peak memory: {:.0f} MB, of a worker {:.0f} MB".format(*peaks))
+    peak, worker = (_peak_megabytes(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(f"peak memory: {peak:.0f} MB, of a worker {worker:.0f} MB; after the imports it was {imports:.0f} MB")
     for line in [*report.crashes, *report.wrong][:50]:
         print(line.encode("utf-8", "backslashreplace").decode())
     sys.exit(bool(report.crashes or report.wrong))

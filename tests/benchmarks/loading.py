@@ -157,7 +157,7 @@ def _discard(work: Callable, item: object) -> None:
     work(item)  # the result stays in the worker
 
 
-def on_all_cores(work: Callable, items: list, **progress: object) -> None:
+def on_all_cores(work: Callable, items: Sequence, **progress: object) -> None:
     """Do ``work`` on each item in forked processes, as the cache does."""
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
         done = pool.map(functools.partial(_discard, work), items, chunksize=32)
@@ -165,8 +165,8 @@ def on_all_cores(work: Callable, items: list, **progress: object) -> None:
 
 
 def compare_loading(data: dict[int, SpokenDigits], repeats: int) -> None:
-    features = {"1d": to_float, "2d": lambda wave: log_mel(to_float(wave))}
     log_mel = LogMel()
+    features = {"1d": to_float, "2d": lambda wave: log_mel(to_float(wave))}
     rows = [["", "other, clips/s", *(f"ours, {n} workers" for n in data), "faster (range)"]]
     for name, seconds in CONFIGURATIONS:
         other = PerClipData(data[0], name, seconds).train_dataloader()

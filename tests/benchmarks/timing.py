@@ -7,7 +7,7 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from common.run.console import align, set_quiet
 
 
-def interleave(label: str, work: dict[str, Callable[[], float | None]], repeats: int) -> dict[str, list[float]]:
+def interleave(label: str, work: Mapping[str, Callable[[], float | None]], repeats: int) -> dict[str, list[float]]:
     """Time several functions in turn, A B A B, so that other load on the machine affects all of them alike.
 
     Args:

@@ -20,27 +20,20 @@ def command(run_here, tmp_path, monkeypatch, capsys):
     return run
 
 
-def rows(table: str) -> dict[str, str]:
-    return {line[:11].strip(): line[11:].strip() for line in table.splitlines()}
-
-
 def test_show_describes_the_clips_and_the_split(command, write_tones):
     write_tones(Path("tones"), ["2", "10", "1", "9", "b"], digits=[0, 4, 9], repetitions=5)
-    Path("tones/1/notes.txt").touch()
-    Path("tones/1/0_1_0.wav").write_bytes(b"")
-    shown = rows(command("show", "--data-dir", "tones"))
-    assert shown["corpus"] == "tones" and shown["clips"] == "75"
-    assert shown["speakers"] == "5: 1 to b" and shown["digits"] == "3: 0 to 9"
-    assert shown["other files"] == "1 ignored"
-    assert shown["seconds"] == "22 (a clip: 0.30 to 0.30, median 0.30), 1 files unreadable"
-    assert shown["train"] == "48 clips, 4: 1 to 10" and shown["val"] == "12 clips, 4: 1 to 10"
-    assert shown["test"] == "15 clips, 1: b to b"
+    assert command("show", "--data-dir", "tones").splitlines() == [
+        "tones: 75 clips",
+        "train: 48 clips, 4 speakers from 1 to 10",
+        "val: 12 clips, 4 speakers from 1 to 10",
+        "test: 15 clips, 1 speakers from b to b",
+    ]
     assert [path.name for path in Path().iterdir()] == ["tones"], "nothing is cached"
 
 
 def test_show_describes_synthetic_speech_and_a_published_fold(command):
-    shown = rows(command("--dataset", "synthetic", "--ratio", "0.01", "--fold", "1"))
-    assert shown["corpus"] == SYNTHETIC_NAME and shown["test"] == "60 clips, 12: 05 to 60"
+    shown = command("--dataset", "synthetic", "--ratio", "0.01", "--fold", "1")
+    assert SYNTHETIC_NAME in shown and "test: 60 clips, 12 speakers from 05 to 60" in shown
 
 
 def test_show_downloads_nothing(command):
@@ -49,16 +42,9 @@ def test_show_downloads_nothing(command):
 
 
 def test_fetch_downloads_the_clips_of_the_ratio_into_the_folder(command, monkeypatch):
-    calls = []
-
-    def fetch(clips, root):
-        calls.append(root)
-        return len(clips)
-
-    monkeypatch.setattr(download, "fetch", fetch)
+    monkeypatch.setattr(download, "fetch", lambda clips, root: len(clips))
     assert command("fetch", "here", "--ratio", "0.01").startswith("300 clips fetched; here holds the 300")
-    command("fetch", "--ratio", "0.01")
-    assert calls == [Path("here"), Path("data/AudioMNIST")]
+    assert "data/AudioMNIST holds the 300" in command("fetch", "--ratio", "0.01")
 
 
 def test_synthesize_writes_a_corpus_that_names_itself_synthetic(command):
@@ -72,10 +58,8 @@ def test_synthesize_writes_a_corpus_that_names_itself_synthetic(command):
     "flags, message",
     [
         (["synthesize"], "synthesize: name the folder"),
-        (["--dataset", "synthetic", "--ratio", "1e-6"], "--ratio 1e-06"),
         (["--dataset", "synthetic", "--ratio", "0.0001"], "raise --ratio"),
         (["fetch", "--ratio", "0.001"], "/nonexistent/AudioMNIST"),
-        (["--data-dir", "nowhere"], "--data-dir nowhere: no such folder"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(command, flags, message):

@@ -44,13 +44,14 @@ def publish(folder: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def settings(monkeypatch, tmp_path) -> Path:
-    """The user's git settings: empty, whatever those of the developer are. And no pauses."""
+    """The user's git settings: empty, whatever those of the developer are. And all the time a busy machine needs."""
     for name in [name for name in os.environ if name.startswith("GIT_") or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("AUDIOMNIST_URL", raising=False)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.setattr(download, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(download, "REACH_SECONDS", 300)
     return tmp_path / "gitconfig"
 
 
@@ -223,7 +224,7 @@ def test_goes_on_after_being_killed(root, corpus, git_server):
     program = f"""
 from pathlib import Path
 from common.corpus import download
-download.GROUP_FILES = 5
+download.GROUP_FILES, download.REACH_SECONDS = 5, 300
 download.fetch([download.Clip(*clip) for clip in {[*map(tuple, CLIPS)]}], Path({str(root)!r}), {git_server.address!r})
 """
     process = subprocess.Popen([sys.executable, "-c", program], cwd=Path(download.__file__).parents[2])

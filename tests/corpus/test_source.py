@@ -60,6 +60,7 @@ def test_only_the_clips_of_the_ratio_are_downloaded(downloads, dataset):
     corpus = find(dataset=dataset, ratio=0.01, seed=3)
     (clips,) = downloads
     assert len(clips) == 300 and set(clips) <= set(audiomnist_names())
+    assert corpus.clips == find(dataset="synthetic", ratio=0.01, seed=3).clips
     assert corpus.name == "AudioMNIST" and list(corpus.clips) == clips and corpus.root == AUDIOMNIST_DIR / "data"
 
 
@@ -92,19 +93,9 @@ def test_synthetic_speech_asked_for_by_name_is_used_beside_a_copy_of_audiomnist(
     assert downloads == [] and capsys.readouterr().err == ""
 
 
-def test_a_ratio_takes_the_same_clips_of_audiomnist_and_of_synthetic_speech(downloads):
-    assert find(dataset="audiomnist", ratio=0.01).clips == find(dataset="synthetic", ratio=0.01).clips
-
-
 def test_synthetic_speech_in_the_folder_of_audiomnist_keeps_its_name(write_tones):
     write_tones(AUDIOMNIST_DIR / "data", SPEAKERS, digits=[1])
     (AUDIOMNIST_DIR / SYNTHETIC_MARKER).touch()
     assert find().name == SYNTHETIC_NAME
     with pytest.raises(UserError, match="--dataset audiomnist: data/AudioMNIST holds synthetic speech"):
         find(dataset="audiomnist")
-
-
-@pytest.mark.parametrize("dataset", ["synthetic", "auto"])
-def test_a_ratio_without_clips_is_refused(dataset):
-    with pytest.raises(UserError, match="--ratio 1e-06 leaves none of the 30000 clips"):
-        find(dataset=dataset, ratio=1e-6)

@@ -1,12 +1,13 @@
 """The three sets never share what they must not share, and each is balanced."""
 
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
 
-from common.corpus.clips import AUDIOMNIST_SPEAKERS, Clip, Corpus, audiomnist_names
-from common.corpus.split import split_clips, systematic_sample
+from common.corpus.clips import Clip, Corpus, audiomnist_names
+from common.corpus.split import split_clips
 from common.run.console import UserError
 
 AUDIOMNIST = Corpus("AudioMNIST", audiomnist_names(), None)
@@ -22,12 +23,7 @@ GROUPS = {
 
 
 def named_clips(speakers, digits=range(10), repetitions=10) -> list[Clip]:
-    return [
-        Clip(str(speaker), digit, repetition, f"{speaker}/{digit}_{speaker}_{repetition}.wav")
-        for speaker in speakers
-        for digit in digits
-        for repetition in range(repetitions)
-    ]
+    return [Clip(str(name), digit, i, "") for name, digit, i in product(speakers, digits, range(repetitions))]
 
 
 def speakers_in(clips, rows) -> set[str]:
@@ -48,9 +44,7 @@ def test_every_clip_is_in_exactly_one_set_and_no_test_speaker_in_another(ratio, 
     "names, tested",
     [
         ([f"{i:02d}" for i in range(1, 61)], 20),
-        ([f"{i:02d}" for i in range(1, 41)], 13),
         (["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"], 4),
-        (["anna", "ben", "carl", "dora", "eve"], 1),
         (["s2", "s9", "s10"], 1),
     ],
 )
@@ -79,14 +73,6 @@ def test_with_few_repetitions_each_speaker_still_gives_a_fifth_to_validation(rep
     assert len({clips[row].digit for row in split.val}) > 5, "not the same digits of every speaker"
 
 
-@pytest.mark.parametrize("seed", [0, 1, 42])
-def test_one_percent_of_audiomnist_has_all_40_training_speakers(seed):
-    clips = AUDIOMNIST.take(0.01, seed).clips
-    split = split_clips(clips, seed)
-    assert speakers_in(clips, split.train) == set(AUDIOMNIST_SPEAKERS[:40])
-    assert [len(rows) for rows in split] == [160, 40, 100]
-
-
 def test_the_seed_fixes_the_validation_repetitions_and_nothing_else():
     clips = AUDIOMNIST.clips
     first, again, other = (split_clips(clips, seed) for seed in (1, 1, 2))
@@ -99,20 +85,14 @@ def test_the_seed_fixes_the_validation_repetitions_and_nothing_else():
 @pytest.mark.parametrize(
     "clips, problem",
     [
-        ([], "0 speaker"),
-        (named_clips("12"), "2 speaker.*at least 3"),
-        (named_clips("123", digits=[0], repetitions=1), "too few to split"),
+        (named_clips("12"), "200 of 2 speaker.*at least 3"),
+        (named_clips("123", digits=[0], repetitions=1), "3 of 3 speaker"),
     ],
 )
 def test_too_few_clips_to_split_are_refused_in_one_line(clips, problem):
     with pytest.raises(UserError, match=f"{problem}.*--ratio") as caught:
         split_clips(clips, 42)
     assert "\n" not in str(caught.value)
-
-
-def test_a_systematic_sample_of_few_clips_has_the_nearest_size():
-    sizes = [systematic_sample(np.zeros(n), np.zeros(n, dtype=int), 0.2, seed=0).sum() for n in (2, 3, 7, 8, 12, 13)]
-    assert sizes == [0, 1, 1, 2, 2, 3]
 
 
 @pytest.mark.parametrize("fold, test, val", [(1, 2, 1), (2, 3, 2), (3, 4, 3), (4, 5, 4), (5, 1, 5)])

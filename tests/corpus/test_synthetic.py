@@ -1,7 +1,6 @@
 """The synthetic corpus: the same on every run, sixty people, AudioMNIST's layout."""
 
 import hashlib
-import json
 import multiprocessing
 import sys
 
@@ -13,15 +12,12 @@ from common.corpus import synthetic
 from common.corpus.clips import AUDIOMNIST_SPEAKERS, SYNTHETIC_NAME, audiomnist_names, open_folder
 from common.run.console import UserError
 
+pytest.importorskip("espeakng_loader")
+
 # Every variant and accent is among them, and so are the words with an r, whose beats some voices would carry from word
 # to word.
 SAMPLE = [(speaker, digit, int(speaker) % 50) for speaker in AUDIOMNIST_SPEAKERS for digit in (0, 3, 7)]
 CLIPS = {clip[:3]: clip for clip in audiomnist_names()}
-
-
-@pytest.fixture
-def espeak():
-    pytest.importorskip("espeakng_loader")
 
 
 def digest(clip: tuple[str, int, int]) -> str:
@@ -37,7 +33,7 @@ def spectrum(clip: tuple[str, int, int]) -> np.ndarray:
     return levels - levels.mean()
 
 
-def test_words_do_not_depend_on_those_before_and_have_the_right_length_and_level(espeak):
+def test_words_do_not_depend_on_those_before_and_have_the_right_length_and_level():
     forwards = [synthetic.speak(*clip) for clip in SAMPLE]
     backwards = [synthetic.speak(*clip) for clip in reversed(SAMPLE)]
     for clip, (samples, sample_rate), (again, _) in zip(SAMPLE, forwards, reversed(backwards), strict=True):
@@ -48,7 +44,7 @@ def test_words_do_not_depend_on_those_before_and_have_the_right_length_and_level
 
 @pytest.mark.filterwarnings("ignore:.*fork")
 @pytest.mark.parametrize("method", sorted({"fork", "spawn"} & {*multiprocessing.get_all_start_methods()}))
-def test_another_process_speaks_the_same_samples(espeak, method):
+def test_another_process_speaks_the_same_samples(method):
     """A spawned one starts afresh, a forked one inherits the library."""
     expected = [digest(clip) for clip in SAMPLE[:6]]
     with multiprocessing.get_context(method).Pool(1) as pool:
@@ -56,46 +52,27 @@ def test_another_process_speaks_the_same_samples(espeak, method):
 
 
 def test_sixty_people_of_whom_twelve_are_women():
-    voices = {speaker: synthetic.voice(speaker) for speaker in AUDIOMNIST_SPEAKERS}
-    assert len(set(voices.values())) == 60
-    women = {speaker: voice for speaker, voice in voices.items() if voice.gender == "female"}
+    voices = {speaker: synthetic.Voice(speaker) for speaker in AUDIOMNIST_SPEAKERS}
+    women = {speaker: voice for speaker, voice in voices.items() if voice.pitch >= 160}
     assert list(women) == ["12", "26", "28", "36", "43", "47", "52", "56", "57", "58", "59", "60"]
-    men = [voice for voice in voices.values() if voice.gender == "male"]
-    assert len({voice.espeak_name for voice in women.values()}) == 12
-    assert len({voice.espeak_name for voice in men}) == 48
-    assert min(voice.pitch for voice in women.values()) > max(voice.pitch for voice in men)
+    men = [voice for speaker, voice in voices.items() if speaker not in women]
+    assert len({voice.name for voice in women.values()}) == 12 and len({voice.name for voice in men}) == 48
+    assert max(voice.pitch for voice in men) <= 150
+    with pytest.raises(ValueError):
+        synthetic.Voice("61")
 
 
-def test_repetitions_differ(espeak):
-    clips = [synthetic.speak("01", 7, repetition)[0] for repetition in range(50)]
-    assert len({clip.tobytes() for clip in clips}) == 50
-    assert len({len(clip) for clip in clips}) > 25
-    peaks = [np.abs(clip).max() for clip in clips]
-    assert max(peaks) > 2 * min(peaks)
-
-
-def test_speakers_differ_more_than_repetitions(espeak):
+def test_speakers_differ_more_than_repetitions():
     speakers = AUDIOMNIST_SPEAKERS[::5]
     spectra = np.array([[spectrum((speaker, 5, repetition)) for repetition in range(4)] for speaker in speakers])
     within = np.linalg.norm(spectra[:, :1] - spectra[:, 1:], axis=-1)
+    assert within.min() > 0, "each repetition is different"
     pairs = np.triu_indices(len(speakers), k=1)
     between = np.linalg.norm(spectra[pairs[0], 0] - spectra[pairs[1], 0], axis=-1)
     assert between.mean() > 1.5 * within.mean()
 
 
-def test_digits_differ_more_than_repetitions(espeak):
-    spectra = np.array([[spectrum(("05", digit, repetition)) for repetition in range(2)] for digit in range(10)])
-    distance = np.linalg.norm(spectra[:, None, 0] - spectra[None, :, 1], axis=-1)
-    assert (distance.argmin(axis=1) == np.arange(10)).mean() >= 0.8
-
-
-@pytest.mark.parametrize("clip", [("00", 0, 0), ("61", 0, 0), ("1", 0, 0), ("01", 10, 0), ("01", -1, 0), ("01", 0, 50)])
-def test_a_clip_that_does_not_exist_is_refused(clip):
-    with pytest.raises(ValueError, match=r"unknown speaker|no digit"):
-        synthetic.speak(*clip)
-
-
-def test_a_written_corpus_has_the_layout_of_audiomnist_and_says_what_it_is(espeak, tmp_path):
+def test_a_written_corpus_has_the_layout_of_audiomnist_and_says_what_it_is(tmp_path):
     clips = [CLIPS["01", 0, 0], CLIPS["01", 9, 49], CLIPS["60", 3, 7]]
     kept = tmp_path / "data" / clips[0].path
     kept.parent.mkdir(parents=True)
@@ -109,27 +86,11 @@ def test_a_written_corpus_has_the_layout_of_audiomnist_and_says_what_it_is(espea
     stored, _ = soundfile.read(tmp_path / "data/60/3_60_7.wav", dtype="float32")
     np.testing.assert_allclose(stored, synthetic.speak("60", 3, 7)[0], atol=1 / 32768)
     marker = (tmp_path / "SYNTHETIC.txt").read_text()
-    assert "not AudioMNIST" in marker and "espeak-ng" in marker and synthetic.VERSION in marker
-    meta = json.loads((tmp_path / "data/synthetic_meta.txt").read_text())
-    assert tuple(meta) == AUDIOMNIST_SPEAKERS
-    assert meta["60"]["gender"] == "female" and meta["01"]["voice"] == synthetic.voice("01").espeak_name
+    assert "Not AudioMNIST" in marker and "espeak-ng" in marker and synthetic.VERSION in marker
 
 
-@pytest.mark.filterwarnings("ignore:.*fork")
-def test_a_full_disk_is_an_error_of_one_line_and_leaves_no_half_clip(espeak, tmp_path, full_disk):
-    with full_disk(20_000), pytest.raises(UserError, match=r"1_01_0\.wav: cannot be written") as caught:
-        synthetic.write_corpus(tmp_path, [CLIPS["01", 1, 0]])
-    assert "\n" not in str(caught.value) and not list(tmp_path.rglob("*wav*"))
-
-
-@pytest.mark.parametrize("broken", ["package", "library"])
-def test_a_missing_espeak_tells_what_to_install(broken, tmp_path, monkeypatch):
-    if broken == "package":
-        monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    else:
-        loader = type(sys)("espeakng_loader")
-        loader.get_library_path = lambda: str(tmp_path / "no-library.so")
-        monkeypatch.setitem(sys.modules, "espeakng_loader", loader)
+def test_a_missing_espeak_tells_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     monkeypatch.setattr(synthetic, "_library", synthetic._library.__wrapped__)  # forget the library already loaded
     with pytest.raises(UserError, match=r"espeakng-loader.*uv sync --group synthetic") as caught:
         synthetic.write_corpus(tmp_path / "corpus", [CLIPS["01", 0, 0]])

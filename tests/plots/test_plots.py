@@ -10,7 +10,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from scipy.stats import norm
 
 from common import plots
-from common.plots.figure import COLORS, DIGIT_COLORS, is_own_picture
+from common.plots.figure import COLORS, DIGIT_COLORS
+from common.run.files import is_own_picture
 from common.speakers import Verification
 
 pytestmark = pytest.mark.filterwarnings("error")
