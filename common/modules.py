@@ -239,7 +239,7 @@ def one_cycle(optimizer: Optimizer, steps: float) -> OptimizerLRScheduler:
     schedule = OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
-        # OneCycleLR refuses fewer than two steps.
+        # A cycle of one step would consist of the lowest rate alone.
         total_steps=max(2, int(steps)),
         # OneCycleLR divides by the length of the rise, and counts a fifth of five steps as none.
         pct_start=0.2 if steps != 5 else 0.3,

@@ -47,12 +47,12 @@ def fit(
     history = History(folder / "history.csv", label)
     if earlier:
         history.epochs = earlier["history"]
-        data.first_epoch = earlier["epoch"] + 1
         say(
             f"{label}: " + ("trained already" if earlier["finished"] else f"resumed after epoch {earlier['epoch'] + 1}")
         )
     if not (earlier and earlier["finished"]):
         trainer = _make_trainer(run, folder, label, history)
+        data.first_epoch = earlier["epoch"] + 1 if earlier else 0
         try:
             trainer.fit(module, data, ckpt_path=last if earlier else None, weights_only=True)
         except SystemExit as error:
@@ -67,8 +67,6 @@ def fit(
             reason = str(error).splitlines()[0]
             message = f"{label}: one of {trainer.world_size} processes failed, which ended all ({reason})"
             raise UserError(message) from error
-        finally:
-            data.first_epoch = 0
     best = torch.load(folder / "best.ckpt", weights_only=True)
     module.load_state_dict(best["state_dict"])
     return history.epochs

@@ -24,14 +24,7 @@ from common.evaluate import (
 
 @pytest.mark.parametrize(
     "correct, total, low, high",
-    [
-        (8, 10, 0.4902, 0.9433),
-        (10, 10, 0.7225, 1.0),
-        (0, 10, 0.0, 0.2775),
-        (50, 100, 0.4038, 0.5962),
-        (1, 1, 0.2065, 1.0),
-        (9900, 10_000, 0.9879, 0.9918),
-    ],
+    [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (1, 1, 0.2065, 1.0), (9900, 10_000, 0.9879, 0.9918)],
 )
 def test_an_accuracy_has_its_number_of_clips_and_its_wilson_interval(correct, total, low, high):
     metrics = accuracy_metrics("test", correct, total)

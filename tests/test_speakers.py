@@ -6,21 +6,10 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.metrics import auc, roc_curve
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.neighbors import KNeighborsClassifier
 
 from common.evaluate import Embeddings, accuracy_metrics
 from common.run.console import UserError
-from common.speakers import (
-    NEIGHBOURS,
-    Whitening,
-    equal_error_rate,
-    halves,
-    identify,
-    split_by_digit,
-    verify,
-    whiten,
-)
+from common.speakers import Whitening, equal_error_rate, halves, identify, split_by_digit, verify, whiten
 
 
 def points(z, speaker, digit=None) -> Embeddings:
@@ -33,9 +22,9 @@ def numbered(speaker, digit) -> Embeddings:
     return points(np.arange(len(speaker))[:, None], speaker, digit)
 
 
-def grid(speakers: int, digits: int, repetitions: int) -> Embeddings:
-    speaker, digit, _ = np.array(list(itertools.product(range(speakers), range(digits), range(repetitions)))).T
-    return numbered(speaker, digit)
+def grid(speakers: int, repetitions: int) -> Embeddings:
+    """All ten digits of each speaker."""
+    return numbered(np.repeat(np.arange(speakers), 10 * repetitions), np.arange(speakers * 10 * repetitions) % 10)
 
 
 def indices(embeddings: Embeddings) -> list[int]:
@@ -54,21 +43,13 @@ def clusters(speakers: int, repetitions: int, noise: float, seed: int = 0, dim: 
 
 @pytest.mark.parametrize("repetitions", [1, 2, 5, 10])
 def test_halves_are_equal_disjoint_and_stratified(repetitions):
-    everything = grid(7, 10, repetitions)
+    everything = grid(7, repetitions)
     enrolment, query = halves(everything, seed=42)
     assert sorted(indices(enrolment) + indices(query)) == indices(everything)
-    assert len(query.digit) == len(enrolment.digit)
-    for speaker in range(7):
-        assert (query.speaker == speaker).sum() == (enrolment.speaker == speaker).sum()
-        for digit in range(10):
-            one, two = (((h.speaker == speaker) & (h.digit == digit)).sum() for h in (enrolment, query))
-            assert abs(one - two) <= repetitions % 2
-
-
-def test_halves_are_fixed_by_the_seed():
-    everything = grid(5, 10, 4)
-    first, again, other = (indices(halves(everything, seed)[1]) for seed in (1, 1, 2))
-    assert first == again and first != other
+    one, two = (np.histogram2d(h.speaker, h.digit, (np.arange(8), np.arange(11)))[0] for h in (enrolment, query))
+    assert (one.sum(axis=1) == two.sum(axis=1)).all() and np.abs(one - two).max() <= repetitions % 2
+    again, other = (indices(halves(everything, seed)[1]) for seed in (42, 1))
+    assert again == indices(query) != other
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -81,11 +62,9 @@ def test_every_query_speaker_is_enrolled_and_no_clip_is_lost(seed):
 
 
 def test_other_digits_are_queried_than_enrolled():
-    enrolment, query = split_by_digit(grid(4, 10, 3))
-    assert not set(enrolment.digit) & set(query.digit)
-    assert len(set(enrolment.digit)) == len(set(query.digit)) == 5
-    assert set(enrolment.speaker) == set(query.speaker) == {0, 1, 2, 3}
-    assert len(enrolment.digit) + len(query.digit) == 120
+    enrolment, query = split_by_digit(grid(4, 3))
+    assert set(enrolment.digit) == set(range(5)) and set(query.digit) == set(range(5, 10))
+    assert np.bincount(enrolment.speaker).tolist() == np.bincount(query.speaker).tolist() == [15] * 4
 
 
 def test_speakers_with_digits_on_one_side_only_are_left_out():
@@ -117,14 +96,11 @@ def test_whitening_equalises_the_variances_as_far_as_its_power_says(power):
     np.testing.assert_allclose(np.diag(covariance), expected, atol=1e-6)
 
 
-def test_whitening_of_equal_clips_gives_zeros():
-    assert not Whitening().fit_transform(np.full((4, 3), 0.7)).any()
-
-
 def test_whitening_is_a_scikit_learn_transformer():
     whitening = clone(Whitening(0.2)).fit(stretched(0).z["1d"])
     assert whitening.get_params() == {"power": 0.2} and not hasattr(clone(whitening), "mean_")
     assert 0 < Whitening().power < 0.5, "the default whitens in part"
+    assert not Whitening().fit_transform(np.full((4, 3), 0.7)).any(), "equal clips have no variance to divide by"
 
 
 def test_test_clips_are_whitened_by_the_training_clips_alone_and_without_labels():
@@ -164,6 +140,7 @@ def test_queries_of_speakers_who_are_not_enrolled_are_refused(speakers):
 def test_distinct_speakers_are_all_identified():
     result, _ = identify(clusters(10, 6, 0.01), clusters(10, 6, 0.01, seed=1), "1d", seed=0)
     assert result["test_acc"] == 1.0 and result["test_clips"] == 60
+    assert result["test_k"] == 1, "the smallest of equals"
 
 
 def test_shuffled_speakers_are_identified_at_chance():
@@ -188,15 +165,6 @@ def test_the_prediction_of_a_query_depends_on_no_other_query_and_on_no_query_lab
         assert result["test_k"] == together["test_k"] and alone.tolist() == [predicted[i]]
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_k_is_the_one_that_a_grid_search_finds(seed):
-    enrolment = clusters(4, 10, [0.5, 1, 1.5, 3][seed], seed)
-    knn = KNeighborsClassifier(metric="cosine", weights=lambda distances: 1 / (distances + 1e-6))
-    grid = GridSearchCV(knn, {"n_neighbors": NEIGHBOURS}, cv=StratifiedKFold(5, shuffle=True, random_state=seed))
-    expected = grid.fit(enrolment.z["1d"], enrolment.speaker).best_params_["n_neighbors"]
-    assert identify(enrolment, enrolment, "1d", seed)[0]["test_k"] == expected
-
-
 # --- verification
 
 
@@ -218,20 +186,6 @@ def test_equal_error_rate_of_hand_placed_scores(same, different, expected):
     assert result.eer == pytest.approx(expected, abs=1e-9)
 
 
-def test_error_rates_are_those_of_every_threshold():
-    rng = np.random.default_rng(0)
-    truth = np.repeat([True, False], [150, 400])
-    scores = np.round(rng.normal(size=550) + truth, 1)  # with ties
-    result = equal_error_rate(scores, truth)
-    rates = [((scores[~truth] >= t).mean(), (scores[truth] < t).mean()) for t in np.unique(scores)]
-    naive = {(round(a, 9), round(r, 9)) for a, r in rates} | {(0.0, 1.0)}
-    assert {(round(a, 9), round(r, 9)) for a, r in zip(*result[:2], strict=True)} <= naive
-    assert max(min(pair) for pair in rates) - 1e-9 <= result.eer <= min(max(pair) for pair in rates) + 1e-9
-    at_threshold = (scores[~truth] >= result.threshold).mean(), (scores[truth] < result.threshold).mean()
-    assert at_threshold == pytest.approx((result.eer, result.eer), abs=0.05)
-    assert 0 <= result.eer <= 1
-
-
 @pytest.mark.parametrize("decimals", [0, 1, 8])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
 def test_the_trade_off_is_the_receiver_operating_characteristic(share, decimals):
@@ -243,6 +197,8 @@ def test_the_trade_off_is_the_receiver_operating_characteristic(share, decimals)
     assert auc(result.false_accepts, 1 - result.false_rejects) == pytest.approx(auc(false_accepts, true_accepts))
     expected = np.interp(0, false_accepts - (1 - true_accepts), false_accepts)
     assert result.eer == pytest.approx(expected, abs=1e-9) and 0.02 < expected < 0.6
+    rejects, accepts = (scores[truth] < result.threshold).mean(), (scores[~truth] >= result.threshold).mean()
+    assert rejects - 1e-9 <= result.eer <= accepts + 1e-9, "the two rates cross at the threshold"
 
 
 def test_verification_compares_all_pairs_by_the_angle_between_them():
@@ -257,10 +213,6 @@ def test_verification_compares_all_pairs_by_the_angle_between_them():
     assert 0 < expected.eer < 1
     result = verify(query, "1d")
     assert result.eer == pytest.approx(expected.eer) and result.threshold == pytest.approx(expected.threshold)
-
-
-def test_distinct_speakers_are_verified_without_error():
-    assert verify(clusters(5, 4, 0.01), "1d").eer == 0
 
 
 @pytest.mark.parametrize("speakers", [[3, 3, 3], [1, 2, 3], [1]])

@@ -45,7 +45,7 @@ def split_clips(clips: Sequence[Clip], seed: int, fold: int | None = None) -> Sp
         in_test, in_val = np.isin(speaker, names[-(len(names) // 3) :]), np.zeros(len(clips), dtype=bool)
         in_val[~in_test] = systematic_sample(speaker[~in_test], digit[~in_test], 0.2, seed)
     split = Split(*(np.flatnonzero(mask) for mask in (~in_test & ~in_val, in_val, in_test)))
-    if len(split.train) < 2 or len(split.val) < 1:
+    if len(split.train) < 2 or len(split.val) < 1:  # one or two speakers are all in the test
         needed = "at least 3 are needed, each with several clips; raise --ratio"
         raise UserError(f"too few clips to split: {len(clips)} of {len(names)} speaker(s), {needed}")
     return split

@@ -2,23 +2,18 @@
 
 import errno
 import random
-import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from benchmarks import fuzz_arguments
 from benchmarks.fuzz_arguments import parser_of
-from torch import nn
-from torch.utils.data import DataLoader
 
 from common.run.cli import run, run_task, task_parser
 from common.run.console import UserError
 from common.run.settings import Settings
-from common.training import fit
 
 TASKS = range(1, 6)
 EPOCHS = {1: 50, 2: 100, 5: 50}
@@ -96,26 +91,6 @@ def refused(monkeypatch, capsys):
     return refuse
 
 
-BAD_VALUES = {
-    "--ratio": ["0", "1.01", "-0.1", "nan", "inf", "x", ""],
-    "--epochs": ["0", "-1", "1.5", "x"],
-    "--batch-size": ["0", "1", "-64", "6.4", "x"],
-    "--lr": ["0", "-1", "nan", "inf", "x"],
-    "--num-workers": ["-1", "0.5", "x"],
-    "--seed": ["-1", "4294967296", "1.5", "x"],
-    "--fold": ["0", "6", "x"],
-    "--dataset": ["AudioMNIST", "mnist", ""],
-    "--label-ratio": ["0", "1.01", "nan", "x"],
-}
-
-
-@pytest.mark.parametrize("flag", BAD_VALUES)
-def test_a_wrong_value_is_named(parser, refused, flag):
-    for value in BAD_VALUES[flag]:
-        line = refused(parser, [f"{flag}={value}"])
-        assert flag in line and repr(value) in line
-
-
 @pytest.mark.parametrize(
     "flags, named",
     [
@@ -131,7 +106,7 @@ def test_a_wrong_value_is_named(parser, refused, flag):
         (["--data-dir", "x", "--dataset", "audiomnist"], "--dataset"),
     ],
 )
-def test_other_mistakes_are_named(parser, refused, flags, named):
+def test_a_mistake_is_named(parser, refused, flags, named):
     assert named in refused(parser, flags)
 
 
@@ -208,30 +183,6 @@ def test_an_interrupted_run_is_one_line_and_exit_code_130(parser, no_flags, caps
     assert caught.value.code == 130
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and "interrupted" in line and "--resume" in line
-
-
-def test_an_interrupted_training_also_exits_with_130(parser, no_flags, make_run, tmp_path, capsys):
-    """Lightning catches Ctrl-C itself and would exit with 1, without a message."""
-
-    class Interrupted(pl.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(1, 1)
-
-        def training_step(self, batch, _):
-            raise KeyboardInterrupt
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters())
-
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(SystemExit) as caught:
-            loader = DataLoader(torch.zeros(4, 1))
-            run_task(lambda settings: fit(Interrupted(), loader, make_run(tmp_path), "test", "test"), parser)
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    assert caught.value.code == 130 and "interrupted" in capsys.readouterr().err
 
 
 def test_the_seed_fixes_every_source_of_random_numbers(parser, monkeypatch):

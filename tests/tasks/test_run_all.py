@@ -1,0 +1,89 @@
+"""run_all.sh: its arguments, the order of the tasks, and how it ends when one of them fails."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from common.corpus.clips import SYNTHETIC_NAME
+
+# In place of each task: notes its flags, writes the metrics of task 1, and ends with the code that the test wants.
+STAND_IN = """
+import json, os, sys
+from pathlib import Path
+
+name = Path(__file__).stem
+with open("log", "a") as log:
+    print(name, *sys.argv[1:], file=log)
+if name == "task1":
+    Path("task1_supervised").mkdir()
+    text = json.dumps({"run": {"corpus": os.environ["CORPUS"]}}, indent=2)
+    Path("task1_supervised/metrics.json").write_text(text)
+sys.exit(int(os.environ.get(name, 0)))
+"""
+
+
+@pytest.fixture
+def run_all(repository, tmp_path, offline):
+    """A function that runs a copy of run_all.sh beside stand-ins, with this Python as that of the active environment.
+
+    It returns the exit code, stdout, stderr, and the lines that the stand-ins noted.
+    """
+    project, commands, work = (tmp_path / name for name in ("project", "commands", "work"))
+    for folder in (project / "common/report", commands, work):
+        folder.mkdir(parents=True)
+    (project / "run_all.sh").write_bytes((repository / "run_all.sh").read_bytes())
+    (project / "common/report/__main__.py").write_text("import sys; print('report of', len(sys.argv) - 1, 'tasks')\n")
+    for task in range(1, 6):
+        (project / f"task{task}.py").write_text(STAND_IN)
+    (commands / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (commands / "python").chmod(0o755)
+    paths = {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(commands)}
+
+    def run(*flags: str, **environment: str) -> tuple[int, str, str, list[str]]:
+        command, variables = ["bash", str(project / "run_all.sh"), *flags], {"CORPUS": "AudioMNIST"} | environment
+        result = subprocess.run(
+            command, cwd=work, env=offline | paths | variables, capture_output=True, text=True, timeout=300
+        )
+        log = work / "log"
+        return result.returncode, result.stdout, result.stderr, log.read_text().splitlines() if log.exists() else []
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *([], ["0.01"], ["--ratio", "0.01"], ["0.01", "--epochs"], ["1.0", "1", "--output-dir", "x"]),
+        *(["1.0", "1", "--label-ratio=0.5"], ["1.0", "1", "--task2-checkpoint", "x"]),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_exit_code_2(run_all, flags):
+    code, output, errors, log = run_all(*flags)
+    assert code == 2 and output == "" and errors.count("\n") == 1 and log == []
+
+
+def test_the_five_tasks_run_in_order_with_all_flags_and_then_the_report(run_all):
+    code, output, errors, log = run_all("0.5", "3", "--seed", "7")
+    assert code == 0 and errors == "" and output.endswith("report of 5 tasks\n")
+    assert log == [f"task{task} --ratio 0.5 --epochs 3 --seed 7" for task in range(1, 6)]
+
+
+def test_a_failing_task_ends_it_with_its_code_and_without_an_old_report(run_all, tmp_path):
+    report = tmp_path / "work/report.html"
+    report.touch()
+    code, output, errors, log = run_all("0.5", "3", task4="7")
+    assert code == 7 and "task4.py failed with exit code 7" in errors and "report of" not in output
+    assert [line.split()[0] for line in log] == ["task1", "task2", "task3", "task4"]
+    assert not report.exists()
+
+
+def test_a_wrong_flag_is_left_to_the_first_task(run_all):
+    code, _, errors, log = run_all("0.5", "3", "--fast", task1="2")
+    assert code == 2 and errors == "" and log == ["task1 --ratio 0.5 --epochs 3 --fast"]
+
+
+def test_the_tasks_keep_to_the_synthetic_speech_that_the_first_one_used(run_all):
+    log = run_all("0.5", "3", CORPUS=SYNTHETIC_NAME)[-1]
+    assert ["--dataset synthetic" in line for line in log] == [False, True, True, True, True]
