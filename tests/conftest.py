@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
+from threadpoolctl import threadpool_limits
 
 from common.run.output import Run
 from common.run.settings import Settings
@@ -21,6 +23,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def tone(frequency: float, seconds: float = 0.3, rate: int = 16_000) -> np.ndarray:
     return 0.3 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Several threads round the sums that are compared here differently, and wait for each other on busy cores."""
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")

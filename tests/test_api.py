@@ -29,6 +29,7 @@ def tones(folder, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what Lightning advises its users
 def test_the_example_of_the_readme_runs(repository, tones, capsys):
     section = (repository / "README.md").read_text().split("\n## From Python\n")[1].split("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)

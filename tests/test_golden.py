@@ -3,8 +3,6 @@
 The waveforms and weights are sines rather than random numbers, so that they are the same with every version of torch.
 """
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -15,15 +13,6 @@ from common.modules import DigitClassifier, Embedder
 
 ROUNDING = 2e-5  # processors differ in the order in which they add
 NORMAL_NUMBERS = 5e-3  # they also differ in the fourth digit of torch.randn, which the augmentation draws from
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Another number of threads splits a sum into other parts and rounds it differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
