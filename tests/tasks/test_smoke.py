@@ -4,8 +4,8 @@ import base64
 import json
 import signal
 import subprocess
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import matplotlib.image
@@ -50,7 +50,8 @@ MEASURES = {
     "task5_finetune": (CONFIGURATIONS, "val test", {"val_loss", "test_loss"}),
 }
 CLIPS = {"train": 160, "val": 40, "test": 100}
-SYNTHETIC = ["--dataset", "synthetic", "--ratio", "0.01", "--num-workers", "0"]
+SHORT = ["--ratio", "0.01", "--epochs", "1", "--num-workers", "0"]
+SYNTHETIC = ["--dataset", "synthetic", *SHORT]
 
 
 def at_once(run: Callable[..., object], *arguments: object) -> list:
@@ -69,8 +70,7 @@ def pipeline(tmp_path_factory, run_script) -> tuple[Path, dict[str, subprocess.C
     folder = tmp_path_factory.mktemp("pipeline")
 
     def run(task: int) -> subprocess.CompletedProcess:
-        flags = SYNTHETIC if task > 1 else SYNTHETIC[2:]
-        return run_script(f"task{task}.py", *flags, "--epochs", "1", folder=folder)
+        return run_script(f"task{task}.py", *(SYNTHETIC if task > 1 else SHORT), folder=folder)
 
     results = [*at_once(run, 1, 2), *at_once(run, 3, 4, 5)]
     for result in results:
@@ -207,7 +207,74 @@ def test_the_report_holds_all_pictures_and_sounds(folder, run_here, monkeypatch,
     assert "://" not in page and "No results" not in page and "are not there" not in page
 
 
-# --- the same folder again, in this process
+# --- in two processes, and in this one
+
+
+@pytest.fixture(scope="module")
+def two_processes(run_script, write_tones, tmp_path_factory) -> Iterator[dict[str, Future]]:
+    """Two trainings in two processes each, which begin here: one is undisturbed, in the other a process dies.
+
+    Each ends in its output folder and what it printed.
+    """
+    folder = tmp_path_factory.mktemp("processes")
+    corpus = write_tones(folder / "tones", ["01", "02", "03"], digits=[0, 1], repetitions=10)
+    (folder / "sitecustomize.py").write_text(  # imported by every Python process that finds it
+        "import os, pathlib, threading, time\n"
+        "def die():\n"
+        "    while not pathlib.Path('task2_contrastive/checkpoints/last.ckpt').exists():\n"
+        "        time.sleep(0.01)\n"
+        "    os._exit(3)\n"
+        "if os.environ.get('LOCAL_RANK') == '1':\n"
+        "    threading.Thread(target=die, daemon=True).start()\n"
+    )
+    flags = ["--data-dir", str(corpus), "--batch-size", "8", "--num-workers", "0"]
+    flags += ["--accelerator", "cpu", "--devices", "2", "--strategy", "ddp"]
+
+    def run(name: str, epochs: int, **environment: str) -> tuple[Path, subprocess.CompletedProcess]:
+        (folder / name).mkdir()
+        result = run_script("task2.py", *flags, "--epochs", str(epochs), folder=folder / name, **environment)
+        return folder / name / "task2_contrastive", result
+
+    with ThreadPoolExecutor() as pool:
+        dying = pool.submit(run, "dying", 10_000, PYTHONPATH=str(folder))
+        yield {"whole": pool.submit(run, "whole", 1), "dying": dying}
+
+
+def test_the_same_seed_repeats_every_number_and_picture(
+    metrics, folder, run_here, monkeypatch, tmp_path, two_processes
+):
+    """Run in this process, with a cache of its own, while ``two_processes`` work on other cores."""
+    monkeypatch.chdir(tmp_path)
+    for task in range(1, 6):
+        run_here(f"task{task}.py", *(SYNTHETIC if task > 1 else SHORT))
+    for name, first in metrics.items():
+        again = json.loads(Path(name, "metrics.json").read_text())
+        for run in (first["run"], again["run"]):
+            del run["seconds"], run["task2_checkpoint"]  # the digest of a file that holds the seconds of each epoch
+        assert json.dumps(again) == json.dumps(first)
+    for path in PICTURES:
+        assert Path(path).read_bytes() == (folder / path).read_bytes(), path
+
+
+def test_two_processes_train_one_model_and_count_every_clip_once(two_processes):
+    folder, result = two_processes["whole"].result()
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Linear probes") == result.stdout.count("epoch 1/1") == 1, "only one process reports"
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == FILES["task2_contrastive"]
+    assert json.loads((folder / "metrics.json").read_text())["concat"]["test_clips"] == 20
+
+
+def test_a_process_that_dies_ends_the_others(two_processes):
+    folder, result = two_processes["dying"].result()
+    # Every five seconds Lightning looks for dead processes, and kills the others. It may be the first to notice.
+    endings = {
+        1: "task2.py: error: contrastive: one of 2 processes failed, which ended all",
+        -signal.SIGKILL: "terminated with code 3. Forcefully terminating all other processes",
+    }
+    assert result.returncode in endings and endings[result.returncode] in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
+    assert (folder / "checkpoints/last.ckpt").exists() and not (folder / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -226,7 +293,7 @@ def test_a_missing_checkpoint_is_one_line_and_the_earlier_results_stay(folder, r
 
 def test_a_fold_tests_on_the_speakers_of_the_published_fold(folder, run_here, monkeypatch, tmp_path):
     monkeypatch.chdir(folder)
-    run_here("task1.py", *SYNTHETIC, "--epochs", "1", "--fold", "1", "--output-dir", str(tmp_path / "fold"))
+    run_here("task1.py", *SYNTHETIC, "--fold", "1", "--output-dir", str(tmp_path / "fold"))
     run = json.loads((tmp_path / "fold/metrics.json").read_text())["run"]
     tested = {f"{number:02d}" for number in range(1, 61)} - set(run["train_speakers"])
     assert tested == {"05", "13", "18", "22", "26", "32", "33", "42", "45", "51", "52", "60"}  # arXiv:1807.03418
@@ -234,57 +301,6 @@ def test_a_fold_tests_on_the_speakers_of_the_published_fold(folder, run_here, mo
     assert {clip["speaker"] for clip in json.loads((tmp_path / "fold/examples.json").read_text())} <= tested
     with pytest.raises(SystemExit, match="test speakers were in its training; use its --fold"):
         run_here("task4.py", *SYNTHETIC, "--fold", "1", "--output-dir", str(tmp_path / "refused"))
-
-
-# --- several processes, and another precision
-
-
-@pytest.fixture(scope="module")
-def two_processes(run_script, write_tones, tmp_path_factory) -> dict[str, tuple[Path, subprocess.CompletedProcess]]:
-    """Two trainings in two processes each: an undisturbed one, and one in which a process dies after some epochs."""
-    folder = tmp_path_factory.mktemp("processes")
-    corpus = write_tones(folder / "tones", ["01", "02", "03"], digits=[0, 1], repetitions=10)
-    (folder / "sitecustomize.py").write_text(  # imported by every Python process that finds it
-        "import os, pathlib, threading, time\n"
-        "def die():\n"
-        "    while not pathlib.Path('task2_contrastive/checkpoints/last.ckpt').exists():\n"
-        "        time.sleep(0.01)\n"
-        "    os._exit(3)\n"
-        "if os.environ.get('LOCAL_RANK') == '1':\n"
-        "    threading.Thread(target=die, daemon=True).start()\n"
-    )
-
-    def run(name: str) -> subprocess.CompletedProcess:
-        (folder / name).mkdir()
-        flags = ["--data-dir", str(corpus), "--batch-size", "8", "--num-workers", "0"]
-        flags += ["--accelerator", "cpu", "--devices", "2", "--strategy", "ddp"]
-        flags += ["--epochs", "1" if name == "whole" else "10000"]
-        environment = {} if name == "whole" else {"PYTHONPATH": str(folder)}
-        return run_script("task2.py", *flags, folder=folder / name, **environment)
-
-    whole, dying = at_once(run, "whole", "dying")
-    return {"whole": (folder / "whole/task2_contrastive", whole), "dying": (folder / "dying/task2_contrastive", dying)}
-
-
-def test_two_processes_train_one_model_and_count_every_clip_once(two_processes):
-    folder, result = two_processes["whole"]
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("Linear probes") == result.stdout.count("epoch 1/1") == 1, "only one process reports"
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert files == FILES["task2_contrastive"]
-    assert json.loads((folder / "metrics.json").read_text())["concat"]["test_clips"] == 20
-
-
-def test_a_process_that_dies_ends_the_others(two_processes):
-    folder, result = two_processes["dying"]
-    # Every five seconds Lightning looks for dead processes, and kills the others. It may be the first to notice.
-    endings = {
-        1: "task2.py: error: contrastive: one of 2 processes failed, which ended all",
-        -signal.SIGKILL: "terminated with code 3. Forcefully terminating all other processes",
-    }
-    assert result.returncode in endings and endings[result.returncode] in result.stderr, result.stderr
-    assert "Traceback" not in result.stderr, result.stderr
-    assert (folder / "checkpoints/last.ckpt").exists() and not (folder / "metrics.json").exists()
 
 
 def test_mixed_precision_gives_nearly_the_same_losses(run_here, write_tones, tmp_path, monkeypatch):
