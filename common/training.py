@@ -100,8 +100,8 @@ def _make_trainer(run: Run, folder: Path, label: str, history: History) -> pl.Tr
             enable_progress_bar=shows_bars(),
             num_sanity_val_steps=0,
         )
-    except (MisconfigurationException, ValueError) as error:  # for example a GPU that is not there
-        raise UserError(f"Lightning refuses the hardware flags: {' '.join(str(error).split())}") from error
+    except (MisconfigurationException, ValueError, ModuleNotFoundError) as error:  # no such GPU, no tensorboard
+        raise UserError(f"Lightning refuses the flags: {' '.join(str(error).split())}") from error
 
 
 def _read_last(path: Path, run: Run) -> dict[str, Any]:
