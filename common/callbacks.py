@@ -1,7 +1,5 @@
 """What happens between the steps of a training: seeds, early stopping, history."""
 
-import csv
-import io
 import time
 from pathlib import Path
 from typing import Any
@@ -39,59 +37,44 @@ class SeedEpochs(Callback):
         torch.manual_seed(int(seeds.generate_state(1)[0]))
 
 
-class StoreRun(Callback):
-    """Stores in each checkpoint the class of the module, the record of the run, and whether the training has ended."""
+class History(Callback):
+    """Records the measures of each epoch in ``epochs``, in a CSV file and in the checkpoints, and prints them.
 
-    def __init__(self, record: dict[str, Any]) -> None:
-        self.record = record
+    An epoch is a dict of epoch (from 1), train_loss, val_loss, where there are labels also train_acc and val_acc, lr
+    (of the last step) and seconds. An epoch whose loss is not finite ends the training with an error, unsaved.
+
+    Checkpoints also get the class of the module, the ``record`` of the run, and whether the training has ended.
+    """
+
+    def __init__(self, path: Path, label: str, record: dict[str, Any]) -> None:
+        self.path, self.label, self.record = path, label, record
+        self.epochs: list[dict[str, float]] = []
+        self.started = 0.0  # when the present epoch began
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.started = time.monotonic()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not all(torch.isfinite(value) for value in trainer.callback_metrics.values()):
+            epoch, lr = trainer.current_epoch + 1, self.record["arguments"]["lr"]
+            raise UserError(f"{self.label}: the loss is not finite in epoch {epoch}; --lr {lr:g} is probably too high")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        measures = {key: float(value) for key, value in sorted(trainer.callback_metrics.items())}
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        seconds = round(time.monotonic() - self.started, 2)
+        self.epochs.append({"epoch": trainer.current_epoch + 1} | measures | {"lr": lr, "seconds": seconds})
+        if trainer.is_global_zero:
+            rows = [list(self.epochs[0]), *(list(epoch.values()) for epoch in self.epochs)]
+            write_atomically(self.path, "".join(",".join(map(str, row)) + "\n" for row in rows))
+        values = "  ".join(f"{key} {value:.4f}" for key, value in measures.items())
+        line = f"{self.label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}  {seconds:.1f} s"
+        say(line, trainer.print)  # by one process, and above Lightning's progress bar
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["class"] = type(module).__name__
         checkpoint["run"] = self.record
         checkpoint["finished"] = trainer.should_stop or trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
-
-
-class StopAtNaN(Callback):
-    """Ends the training with an error after an epoch whose loss is not finite, before that epoch is saved."""
-
-    def __init__(self, label: str, lr: float) -> None:
-        self.label, self.lr = label, lr
-
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not all(torch.isfinite(value) for value in trainer.callback_metrics.values()):
-            epoch = f"epoch {trainer.current_epoch + 1}"
-            raise UserError(f"{self.label}: the loss is not finite in {epoch}; --lr {self.lr:g} is probably too high")
-
-
-class History(Callback):
-    """Records the measures of each epoch in ``epochs`` and in a CSV file, and prints them.
-
-    An epoch is a dict of epoch (from 1), train_loss, val_loss, where there are labels also train_acc and val_acc, lr
-    (of the last step) and seconds. Checkpoints include it, so that the history of a resumed training is complete.
-    """
-
-    def __init__(self, path: Path, label: str) -> None:
-        self.path, self.label = path, label
-        self.epochs: list[dict[str, float]] = []
-        self.started: float | None = None  # when the present epoch began; None before the first
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.started = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        measures = {key: float(value) for key, value in sorted(trainer.callback_metrics.items())}
-        lr = trainer.optimizers[0].param_groups[0]["lr"]
-        seconds = round(time.monotonic() - (self.started or 0), 2)
-        self.epochs.append({"epoch": trainer.current_epoch + 1} | measures | {"lr": lr, "seconds": seconds})
-        if trainer.is_global_zero:
-            text = io.StringIO()
-            table = csv.DictWriter(text, self.epochs[-1], lineterminator="\n")
-            table.writeheader()
-            table.writerows(self.epochs)
-            write_atomically(self.path, text.getvalue())
-        values = "  ".join(f"{key} {value:.4f}" for key, value in measures.items())
-        line = f"{self.label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}  {seconds:.1f} s"
-        say(line, trainer.print)  # by one process, and above Lightning's progress bar
 
     def state_dict(self) -> dict[str, Any]:
         return {"epochs": self.epochs}

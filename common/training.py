@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from common.callbacks import History, PatienceFromHalfTime, SeedEpochs, StopAtNaN, StoreRun
+from common.callbacks import History, PatienceFromHalfTime, SeedEpochs
 from common.checkpoints import save_checkpoint
 from common.data import SpokenDigits
 from common.run.console import UserError, say, shows_bars
@@ -43,33 +43,40 @@ def fit(
     """
     folder = run.folder / checkpoints
     last = folder / "last.ckpt"
-    earlier = _read_last(last, run) if run.settings.resume and last.is_file() else None
-    history = History(folder / "history.csv", label)
-    if earlier:
-        history.epochs = earlier["history"]
-        say(
-            f"{label}: " + ("trained already" if earlier["finished"] else f"resumed after epoch {earlier['epoch'] + 1}")
-        )
-    if not (earlier and earlier["finished"]):
+    history = History(folder / "history.csv", label, run.record)
+    first_epoch, finished = _resume(last, run, history) if run.settings.resume and last.is_file() else (0, False)
+    if not finished:
         trainer = _make_trainer(run, folder, label, history)
-        data.first_epoch = earlier["epoch"] + 1 if earlier else 0
+        data.first_epoch = first_epoch
         try:
-            trainer.fit(module, data, ckpt_path=last if earlier else None, weights_only=True)
+            trainer.fit(module, data, ckpt_path=last if first_epoch else None, weights_only=True)
         except SystemExit as error:
             if trainer.interrupted:  # Lightning turns Ctrl-C into an exit
                 raise KeyboardInterrupt from error
             raise
-        except Exception as error:
-            if earlier and history.started is None:  # Lightning could not restore a part of it
+        except RuntimeError as error:
+            if first_epoch and not history.started:  # for example of a model that was changed since
                 raise UserError(f"--resume: {last} cannot be continued; start anew without --resume") from error
-            if trainer.world_size == 1 or not isinstance(error, RuntimeError):
+            if trainer.world_size == 1:
                 raise
             reason = str(error).splitlines()[0]
             message = f"{label}: one of {trainer.world_size} processes failed, which ended all ({reason})"
             raise UserError(message) from error
-    best = torch.load(folder / "best.ckpt", weights_only=True)
-    module.load_state_dict(best["state_dict"])
+    module.load_state_dict(torch.load(folder / "best.ckpt", weights_only=True)["state_dict"])
     return history.epochs
+
+
+def _resume(last: Path, run: Run, history: History) -> tuple[int, bool]:
+    """Restore ``history``; returns the number of complete epochs and whether the training has ended."""
+    try:
+        checkpoint = torch.load(last, map_location="cpu", weights_only=True)
+        history.load_state_dict(checkpoint["callbacks"]["History"])
+        earlier, epochs, finished = checkpoint["run"], checkpoint["epoch"] + 1, checkpoint["finished"]
+    except Exception as error:  # a file that is not a checkpoint fails in as many ways as there are files
+        raise UserError(f"--resume: {last} cannot be read; start anew without --resume") from error
+    run.refuse_other_run(last, earlier)
+    say(f"{history.label}: " + ("trained already" if finished else f"resumed after epoch {epochs}"))
+    return epochs, finished
 
 
 def _make_trainer(run: Run, folder: Path, label: str, history: History) -> pl.Trainer:
@@ -88,11 +95,9 @@ def _make_trainer(run: Run, folder: Path, label: str, history: History) -> pl.Tr
                 _Checkpoint(folder, "best", monitor="val_loss", enable_version_counter=False),
                 # Saved after best.ckpt, whose score it records; a kill between the two repeats the epoch on --resume.
                 _Checkpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True),
-                StopAtNaN(label, settings.lr),
                 PatienceFromHalfTime("val_loss", patience=PATIENCE, check_finite=False),
                 SeedEpochs(settings.seed),
                 history,
-                StoreRun(run.record),
                 *([TQDMProgressBar(refresh_rate=20, leave=False)] if shows_bars() else []),
             ],
             plugins=[_WholeFiles()],
@@ -102,20 +107,6 @@ def _make_trainer(run: Run, folder: Path, label: str, history: History) -> pl.Tr
         )
     except (MisconfigurationException, ValueError, ModuleNotFoundError) as error:  # no such GPU, no tensorboard
         raise UserError(f"Lightning refuses the flags: {' '.join(str(error).split())}") from error
-
-
-def _read_last(path: Path, run: Run) -> dict[str, Any]:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        found = {key: checkpoint[key] for key in ("run", "finished", "epoch")}
-        found["history"] = checkpoint["callbacks"]["History"]["epochs"]
-        # Without these Lightning would continue as if the training were new.
-        [_], [schedule] = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
-        schedule["last_epoch"], checkpoint["loops"]["fit_loop"]
-    except Exception as error:  # a file that is not a checkpoint fails in as many ways as there are files
-        raise UserError(f"--resume: {path} cannot be read; start anew without --resume") from error
-    run.refuse_other_run(path, found["run"])
-    return found
 
 
 class _Checkpoint(ModelCheckpoint):

@@ -156,11 +156,6 @@ DAMAGED = {
     "of another corpus": lambda state: state["run"].update(fingerprint="other"),
     "without a run": lambda state: state.pop("run"),
     "of another program": lambda state: state.update(run="of another"),
-    "without an optimizer": lambda state: state.update(optimizer_states=[]),
-    "without a schedule": lambda state: state.update(lr_schedulers=[]),
-    "of another optimizer": lambda state: state.update(optimizer_states=[{"a": torch.ones(2)}]),
-    "without loops": lambda state: state.pop("loops"),
-    "of other loops": lambda state: state.update(loops={"fit_loop": 1}),
     "of another model": lambda state: state.update(state_dict={"a": torch.ones(2)}),
     "no checkpoint": None,
 }
