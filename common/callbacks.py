@@ -65,8 +65,8 @@ class History(Callback):
         seconds = round(time.monotonic() - self.started, 2)
         self.epochs.append({"epoch": trainer.current_epoch + 1} | measures | {"lr": lr, "seconds": seconds})
         if trainer.is_global_zero:
-            rows = [list(self.epochs[0]), *(list(epoch.values()) for epoch in self.epochs)]
-            write_atomically(self.path, "".join(",".join(map(str, row)) + "\n" for row in rows))
+            rows = [",".join(map(str, epoch.values())) for epoch in self.epochs]
+            write_atomically(self.path, "\n".join([",".join(self.epochs[0]), *rows, ""]))
         values = "  ".join(f"{key} {value:.4f}" for key, value in measures.items())
         line = f"{self.label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}  {seconds:.1f} s"
         say(line, trainer.print)  # by one process, and above Lightning's progress bar
