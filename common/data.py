@@ -63,6 +63,17 @@ class Examples(Dataset):
         picked = np.asarray(indices)
         return self.batch(torch.as_tensor(self.inputs[self.rows[picked]]), self.digit[picked], self.speaker[picked])
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A spawned loader process gets a copy of this object. It maps the file itself rather than receive a copy of it.
+        mapped = isinstance(self.inputs, np.memmap)
+        return vars(self) | ({"inputs": (self.inputs.filename, self.inputs.shape)} if mapped else {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if isinstance(self.inputs, tuple):
+            path, shape = self.inputs
+            self.inputs = np.memmap(path, np.int16, mode="r", shape=shape)
+
 
 class SpokenDigits(pl.LightningDataModule):
     """Train, validation and test clips of one corpus, each one second at 16 kHz as int16; no test speaker in training.

@@ -1,6 +1,7 @@
 """Each clip reaches the models once per epoch, with its own labels, in an order that the seed fixes."""
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,17 @@ def test_training_clips_are_shuffled_anew_in_each_epoch_as_the_seed_says(open_da
 def test_only_a_small_last_batch_is_dropped_in_training(open_data, batch_size, batches):
     sizes = [len(batch.digit) for batch in open_data(batch_size=batch_size).train_dataloader()]
     assert len(sizes) == batches and set(sizes) == {min(batch_size, 48)}
+
+
+@pytest.mark.slow  # each process imports torch
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_loader_processes_map_the_cache_however_they_start(open_data, method):
+    """macOS, Windows and Python 3.14 do not fork; a pickled memory map would be a copy of the corpus."""
+    data = open_data()
+    assert len(pickle.dumps(data.examples["train"])) < data.cached.waves.nbytes / 100
+    loader = data.loader("train", workers=1)
+    loader.multiprocessing_context = method
+    assert order(loader) == order(data.loader("train"))
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores
