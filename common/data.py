@@ -91,7 +91,8 @@ class SpokenDigits(pl.LightningDataModule):
         accelerator: the device that needs the batches, in Lightning's words.
 
     Raises:
-        UserError: no such folder, no clips, too few of them to split, nothing readable, or an argument out of range.
+        UserError: no such folder, no clips, too few of them to split, nothing readable, no such accelerator, or an argument out
+            of range.
     """
 
     def __init__(
@@ -204,10 +205,16 @@ class SpokenDigits(pl.LightningDataModule):
 
 
 def pick_device(accelerator: str) -> torch.device:
-    """The device that Lightning gives this process for ``accelerator``; "auto" is the best that there is."""
+    """The device that Lightning gives this process for ``accelerator``; "auto" is the best that there is.
+
+    Raises:
+        UserError: PyTorch finds no such device.
+    """
     best = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator == "cpu" or best is None:
+    if accelerator == "cpu" or (accelerator == "auto" and best is None):
         return torch.device("cpu")
+    if best is None or (accelerator == "mps" and best.type != "mps"):
+        raise UserError(f"--accelerator {accelerator}: PyTorch finds none on this machine; leave the flag out")
     return torch.device(best.type, int(os.environ.get("LOCAL_RANK", 0)))
 
 

@@ -182,3 +182,11 @@ def test_wrong_arguments_are_named_in_one_line(open_data, arguments, message):
     with pytest.raises(UserError) as caught:
         open_data(**arguments)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("accelerator, available", [("gpu", None), ("mps", None), ("mps", "cuda")])
+def test_an_accelerator_that_is_not_there_is_one_line(open_data, monkeypatch, accelerator, available):
+    best = available and torch.device(available)
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available: best)
+    with pytest.raises(UserError, match=f"^--accelerator {accelerator}: PyTorch finds none on this machine; leave"):
+        open_data(accelerator=accelerator)
