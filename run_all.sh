@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Run all five tasks in the current folder: ./run_all.sh RATIO EPOCHS [more flags for every task]
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # started as `sh run_all.sh`
 set -u
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(dirname "$(readlink -f "$0")")  # also where a link to this file was called
 
 if [ $# -lt 2 ] || [ "${1#-}" != "$1" ] || [ "${2#-}" != "$2" ]; then
     echo "usage: ./run_all.sh RATIO EPOCHS [more flags for every task], as in ./run_all.sh 0.01 1" >&2

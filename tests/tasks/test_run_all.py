@@ -17,7 +17,7 @@ name = Path(__file__).stem
 with open("log", "a") as log:
     print(name, *sys.argv[1:], file=log)
 if name == "task1":
-    Path("task1_supervised").mkdir()
+    Path("task1_supervised").mkdir(exist_ok=True)
     text = json.dumps({"run": {"corpus": os.environ["CORPUS"]}}, indent=2)
     Path("task1_supervised/metrics.json").write_text(text)
 sys.exit(int(os.environ.get(name, 0)))
@@ -41,8 +41,10 @@ def run_all(repository, tmp_path, offline):
     (commands / "python").chmod(0o755)
     paths = {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(commands)}
 
-    def run(*flags: str, **environment: str) -> tuple[int, str, str, list[str]]:
-        command, variables = ["bash", str(project / "run_all.sh"), *flags], {"CORPUS": "AudioMNIST"} | environment
+    script = str(project / "run_all.sh")
+
+    def run(*flags: str, start=("bash", script), **environment: str) -> tuple[int, str, str, list[str]]:
+        command, variables = [*start, *flags], {"CORPUS": "AudioMNIST"} | environment
         result = subprocess.run(
             command, cwd=work, env=offline | paths | variables, capture_output=True, text=True, timeout=300
         )
@@ -87,3 +89,28 @@ def test_a_wrong_flag_is_left_to_the_first_task(run_all):
 def test_the_tasks_keep_to_the_synthetic_speech_that_the_first_one_used(run_all):
     log = run_all("0.5", "3", CORPUS=SYNTHETIC_NAME)[-1]
     assert ["--dataset synthetic" in line for line in log] == [False, True, True, True, True]
+
+
+def test_it_starts_through_a_link_and_as_an_argument_of_sh(run_all, tmp_path):
+    script = tmp_path / "project/run_all.sh"
+    script.chmod(0o755)
+    link = tmp_path / "link"
+    link.symlink_to(script)
+    for start in ([str(link)], ["sh", str(script)]):
+        code, output, errors, _ = run_all("0.5", "3", start=start)
+        assert code == 0 and errors == "" and output.endswith("report of 5 tasks\n")
+
+
+def test_git_leaves_the_line_ends_of_the_shell_scripts_alone(repository, tmp_path):
+    clone = tmp_path / "clone"
+    config = ["-c", "core.autocrlf=true", "-c", "safe.directory=*"]
+    subprocess.run(["git", *config, "init", "-q", clone], check=True)
+    for name in (".gitattributes", "run_all.sh", ".ci/run", "task1.py"):
+        (clone / name).parent.mkdir(exist_ok=True)
+        (clone / name).write_bytes((repository / name).read_bytes())
+    subprocess.run(["git", *config, "-C", clone, "add", "."], check=True, capture_output=True)
+    for name in ("run_all.sh", ".ci/run", "task1.py"):
+        (clone / name).unlink()
+    subprocess.run(["git", *config, "-C", clone, "checkout-index", "-a"], check=True)
+    assert b"\r" in (clone / "task1.py").read_bytes(), "git converted the others"
+    assert b"\r" not in (clone / "run_all.sh").read_bytes() + (clone / ".ci/run").read_bytes()
