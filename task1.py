@@ -19,11 +19,10 @@ from torch.optim import AdamW
 from common.data import SpokenDigits
 from common.evaluate import predict_digits, white_noise
 from common.modules import DigitClassifier
-from common.plots import draw_digit_training
+from common.plots import draw_confusion, draw_learning_curves
 from common.report.examples import write_examples
-from common.run.cli import run_task, task_parser
+from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
-from common.run.settings import Settings
 from common.training import fit
 
 
@@ -42,8 +41,11 @@ def main(settings: Settings) -> None:
         for snr_db in (20, 10, 0):
             noisy = predict_digits(model, data.loader("test"), white_noise(snr_db))
             results[name] |= noisy.accuracy(f"noise_{snr_db}db")
-        draw_digit_training(run.folder, name, history, test, data)
         predicted[name] = test.predicted.numpy()
+        path = run.folder / f"{name}_curves.png"
+        draw_learning_curves(path, history, f"Training, {name}", data.caption("train", "val"))
+        path = run.folder / f"{name}_confusion.png"
+        draw_confusion(path, test.digit.numpy(), predicted[name], f"Digits, {name}", data.caption("test"))
     write_examples(run.folder / "examples.json", data, predicted)
     run.write_metrics("Digit classification from scratch", results)
 

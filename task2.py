@@ -23,9 +23,8 @@ from common.evaluate import Embeddings, embed, linear_probe
 from common.losses import info_nce
 from common.modules import ContrastiveModel, Embedder
 from common.plots import draw_bars, draw_learning_curves
-from common.run.cli import run_task, task_parser
+from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
-from common.run.settings import Settings
 from common.training import fit
 
 
@@ -44,7 +43,7 @@ def main(settings: Settings) -> None:
 
     draw_learning_curves(run.folder / "curves.png", history, "Contrastive loss", data.caption("train", "val"))
     bars, title = {"untrained": untrained, "trained": trained}, "Linear probes: digits from frozen embeddings"
-    draw_bars(run.folder / "probes.png", bars, "test_acc", title, data.caption("test"))
+    draw_bars(run.folder / "probes.png", bars, title, data.caption("test"))
     results = trained | {f"untrained_{name}": result for name, result in untrained.items()}
     run.write_metrics("Linear probes of contrastive embeddings", results)
 

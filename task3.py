@@ -13,26 +13,29 @@ overview.png, and metrics.txt, their list.
 
 from pathlib import Path
 
-from common.checkpoints import load_contrastive, load_supervised
+from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import embed
-from common.plots import draw_embeddings, draw_overview, tsne
-from common.run.cli import run_task, task_parser
-from common.run.console import model_name
+from common.modules import ContrastiveModel, DigitClassifier
+from common.plots import draw_embeddings, tsne
+from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
-from common.run.settings import Settings
 
 
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
-    contrastive = load_contrastive(settings.task2_checkpoint, data).embedder
+    contrastive = load(settings.task2_checkpoint, ContrastiveModel, data).embedder
+    supervised = {
+        name: load(settings.task1_checkpoint / f"{name}_checkpoints/best.ckpt", DigitClassifier, data).embedder
+        for name in ("1d", "2d")
+    }
     embedders = {
-        "supervised_1d": load_supervised(settings.task1_checkpoint, "1d", data).embedder,
-        "supervised_2d": load_supervised(settings.task1_checkpoint, "2d", data).embedder,
+        "supervised_1d": supervised["1d"],
+        "supervised_2d": supervised["2d"],
         "contrastive_1d": contrastive,
         "contrastive_2d": contrastive,
     }
-    run = Run(settings, data.describe(), contrastive.sizes(), settings.task2_checkpoint)
+    run = Run(settings, data.describe(), contrastive.sizes(), contrastive)
     run.open()
 
     layouts = {}
@@ -44,11 +47,10 @@ def main(settings: Settings) -> None:
     colorings = {"digit": (test.digit, "0123456789"), "speaker": (test.speaker, data.speakers)}
     plots = []
     for model, layout in layouts.items():
-        for coloring, (labels, names) in colorings.items():
+        for coloring, labels in colorings.items():
             plots.append(f"{model}_{coloring}.png")
-            title = f"Embeddings by {coloring}, {model_name(model)}"
-            draw_embeddings(run.folder / plots[-1], layout, labels, names, coloring, title, caption)
-    draw_overview(run.folder / "overview.png", layouts, colorings, "Embeddings by digit and by speaker", caption)
+            draw_embeddings(run.folder / plots[-1], {model: layout}, {coloring: labels}, caption)
+    draw_embeddings(run.folder / "overview.png", layouts, colorings, caption)
     run.write_table("t-SNE plots of test embeddings", {name: {} for name in [*plots, "overview.png"]})
 
 

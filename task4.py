@@ -14,21 +14,20 @@ trade-off.
 
 from pathlib import Path
 
-from common.checkpoints import load_contrastive
+from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import embed
+from common.modules import ContrastiveModel
 from common.plots import draw_confusion, draw_det
-from common.run.cli import run_task, task_parser
-from common.run.console import model_name
+from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
-from common.run.settings import Settings
 from common.speakers import halves, identify, split_by_digit, verify, whiten
 
 
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
-    model = load_contrastive(settings.task2_checkpoint, data)
-    run = Run(settings, data.describe(), model.embedder.sizes(), settings.task2_checkpoint)
+    model = load(settings.task2_checkpoint, ContrastiveModel, data)
+    run = Run(settings, data.describe(), model.embedder.sizes(), model.embedder)
     run.open()
 
     train, test = (embed(model.embedder, data.loader(name)) for name in ("train", "test"))
@@ -43,9 +42,9 @@ def main(settings: Settings) -> None:
         curves[name] = curve = verify(query, name)
         results[name]["eer"] = curve.eer if curve else None
 
-        path, title = run.folder / f"{name}_confusion.png", f"Speaker identification, {model_name(name)}"
+        path, title = run.folder / f"{name}_confusion.png", f"Speaker identification, {name}"
         caption = f"{data.caption('test')}, {len(query.digit):,} queries"
-        draw_confusion(path, query.speaker, predicted, data.speakers, "speaker", title, caption)
+        draw_confusion(path, query.speaker, predicted, title, caption, data.speakers)
     caption = f"{data.caption('test')}, all pairs of {len(query.digit):,}"
     draw_det(run.folder / "det.png", curves, "Speaker verification: detection error trade-off", caption)
     run.write_metrics("Speaker identification by k-NN on contrastive embeddings", results)

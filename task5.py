@@ -17,14 +17,13 @@ from pathlib import Path
 from torch.nn import CrossEntropyLoss
 from torch.optim import AdamW
 
-from common.checkpoints import load_contrastive
+from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import embed, predict_digits
-from common.modules import DigitClassifier
-from common.plots import draw_digit_training
-from common.run.cli import run_task, task_parser
+from common.modules import ContrastiveModel, DigitClassifier
+from common.plots import draw_confusion, draw_learning_curves
+from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
-from common.run.settings import Settings
 from common.training import fit
 
 FORMATS = {"1d": ("1d",), "2d": ("2d",), "concat": ("1d", "2d")}
@@ -32,31 +31,38 @@ FORMATS = {"1d": ("1d",), "2d": ("2d",), "concat": ("1d", "2d")}
 
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
-    pretrained = load_contrastive(settings.task2_checkpoint, data).embedder
+    pretrained = load(settings.task2_checkpoint, ContrastiveModel, data).embedder
     loss = CrossEntropyLoss(label_smoothing=0.1)
-    run = Run(settings, data.describe(), pretrained.sizes(), settings.task2_checkpoint)
+    # All are made before the first is trained: a configuration starts from the same weights whatever ran before it.
+    models = {
+        f"{name}_{mode}": DigitClassifier(
+            formats,
+            lr=settings.lr,
+            encoder_lr=settings.lr / 10,  # pretrained encoders move slowly
+            frozen=mode == "frozen",
+            loss=loss,
+            optimizer=AdamW,
+        )
+        for name, formats in FORMATS.items()
+        for mode in ("frozen", "finetuned")
+    }
+    run = Run(settings, data.describe(), pretrained.sizes(), pretrained)
     run.open()
 
     # Frozen encoders give the same embeddings in every epoch, so they are computed once.
     embedded = {part: embed(pretrained, data.loader(part)).z for part in ("train", "val", "test")}
     results = {}
-    for name, formats in FORMATS.items():
-        frozen_data = data.with_embeddings({part: z[name] for part, z in embedded.items()})
-        for mode, inputs in (("frozen", frozen_data), ("finetuned", data)):
-            model = DigitClassifier(
-                formats,
-                lr=settings.lr,
-                encoder_lr=settings.lr / 10,  # pretrained encoders move slowly
-                frozen=mode == "frozen",
-                loss=loss,
-                optimizer=AdamW,
-            )
-            model.embedder.copy_weights(pretrained)
-            key = f"{name}_{mode}"
-            history = fit(model, inputs, run, f"{key}_checkpoints", label=f"{mode} {name}")
-            val, test = (predict_digits(model, inputs.loader(part)) for part in ("val", "test"))
-            results[key] = val.metrics("val") | test.metrics("test")
-            draw_digit_training(run.folder, key, history, test, data)
+    for key, model in models.items():
+        name, mode = key.split("_")
+        model.embedder.copy_weights(pretrained)
+        inputs = data.with_embeddings({part: z[name] for part, z in embedded.items()}) if model.frozen else data
+        history = fit(model, inputs, run, f"{key}_checkpoints", label=f"{mode} {name}")
+        val, test = (predict_digits(model, inputs.loader(part)) for part in ("val", "test"))
+        results[key] = val.metrics("val") | test.metrics("test")
+        path = run.folder / f"{key}_curves.png"
+        draw_learning_curves(path, history, f"Training, {key}", data.caption("train", "val"))
+        path = run.folder / f"{key}_confusion.png"
+        draw_confusion(path, test.digit.numpy(), test.predicted.numpy(), f"Digits, {key}", data.caption("test"))
     run.write_metrics("Fine-tuning of contrastive encoders for digits", results)
 
 

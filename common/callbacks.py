@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 from common.run.console import UserError, say
 from common.run.files import write_atomically
+from common.run.interrupts import received
 
 
 class PatienceFromHalfTime(EarlyStopping):
@@ -24,6 +25,14 @@ class PatienceFromHalfTime(EarlyStopping):
         if trainer.current_epoch < (trainer.max_epochs or 0) // 2:
             self.wait_count = 0
         super().on_validation_end(trainer, module)
+
+
+class HeedInterrupts(Callback):
+    """Ends the training at the next step after a Ctrl-C that Python has lost."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        if received.is_set():
+            raise KeyboardInterrupt
 
 
 class SeedEpochs(Callback):

@@ -17,10 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from common.corpus.cache import open_cache
-from common.corpus.clips import speaker_names, stratified_sample
-from common.corpus.download import downloaded_commit
-from common.corpus.source import AUDIOMNIST_DIR, find_corpus
-from common.corpus.split import Split, split_clips
+from common.corpus.clips import speaker_names, split_clips, stratified_sample
+from common.corpus.source import AUDIOMNIST_DIR, downloaded_commit, find_corpus
 from common.run.console import UserError, shortened
 
 CACHE_DIR = Path("data/cache")
@@ -89,10 +87,11 @@ class SpokenDigits(pl.LightningDataModule):
         label_ratio: fraction of the training clips that remain, stratified.
         num_workers: loader processes, at most as many as there are cores that training leaves free.
         accelerator: the device that needs the batches, in Lightning's words.
+        processes: how many share the training clips.
 
     Raises:
-        UserError: no such folder, no clips, too few of them to split, nothing readable, no such accelerator, or an argument out
-            of range.
+        UserError: no such folder, no clips, too few of them to split, nothing readable, no such accelerator, or an
+            argument out of range.
     """
 
     def __init__(
@@ -107,6 +106,7 @@ class SpokenDigits(pl.LightningDataModule):
         batch_size: int = 64,
         num_workers: int = 0,
         accelerator: str = "auto",
+        processes: int = 1,
     ) -> None:
         super().__init__()
         for name, value in (("ratio", ratio), ("label-ratio", label_ratio)):
@@ -126,7 +126,12 @@ class SpokenDigits(pl.LightningDataModule):
         self.num_workers = 0 if isinstance(waves, Tensor) else min(num_workers, spare_cores(self.device))
         self.split = split_clips(self.cached.clips, seed, fold)
         if label_ratio < 1:
-            self.split = self._with_few_labels(label_ratio)
+            clips = [self.cached.clips[row] for row in self.split.train]
+            kept = self.split.train[stratified_sample(clips, label_ratio, seed)]
+            self.split = self.split._replace(train=kept)
+        if (count := len(self.split.train)) < 2 * processes:  # BatchNorm needs two clips
+            flags = "raise --ratio or --label-ratio, or lower --devices"
+            raise UserError(f"{count} training clips are too few for {processes} process(es); {flags}")
         self.speakers = speaker_names(self.cached.clips)
         digit = np.array([clip.digit for clip in self.cached.clips])  # [clips]
         index = {name: i for i, name in enumerate(self.speakers)}
@@ -134,13 +139,6 @@ class SpokenDigits(pl.LightningDataModule):
         self.examples = {
             name: Examples(waves, digit[rows], speaker[rows], rows) for name, rows in self.split._asdict().items()
         }
-
-    def _with_few_labels(self, ratio: float) -> Split:
-        train = self.split.train
-        kept = stratified_sample([self.cached.clips[i] for i in train], ratio, self.seed)
-        if len(kept) < 2:
-            raise UserError(f"--label-ratio {ratio} leaves {len(kept)} of {len(train)} training clips; raise it")
-        return self.split._replace(train=train[kept])
 
     def describe(self) -> dict[str, Any]:
         """What these data are, for the record of a run: plain numbers and strings."""

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
-from common.corpus.split import systematic_sample
+from common.corpus.clips import systematic_sample
 from common.evaluate import Embeddings, accuracy_metrics
 from common.run.console import UserError
 

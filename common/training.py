@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from common.callbacks import History, PatienceFromHalfTime, SeedEpochs
+from common.callbacks import HeedInterrupts, History, PatienceFromHalfTime, SeedEpochs
 from common.checkpoints import save_checkpoint
 from common.data import SpokenDigits
 from common.run.console import UserError, say, shows_bars
@@ -97,6 +97,7 @@ def _make_trainer(run: Run, folder: Path, label: str, history: History) -> pl.Tr
                 _Checkpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True),
                 PatienceFromHalfTime("val_loss", patience=PATIENCE, check_finite=False),
                 SeedEpochs(settings.seed),
+                HeedInterrupts(),
                 history,
                 *([TQDMProgressBar(refresh_rate=20, leave=False)] if shows_bars() else []),
             ],

@@ -15,8 +15,8 @@ import soundfile
 import torch
 from threadpoolctl import threadpool_limits
 
+from common.run.cli import Settings
 from common.run.output import Run
-from common.run.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

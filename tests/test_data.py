@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from common.corpus import download
 from common.corpus.clips import open_folder
 from common.corpus.decode import read_clip, standardise
+from common.corpus.source import MARKER
 from common.data import Batch, EmbeddedBatch, SpokenDigits, spare_cores
 from common.run.console import UserError
 
@@ -162,7 +162,7 @@ def test_the_description_can_be_written_as_json_and_names_corpus_clips_and_speak
 def test_the_description_of_a_download_names_its_commit(tones, write_tones):
     folder, commit = Path("data/AudioMNIST"), "0123456789abcdef" * 2 + "01234567"
     write_tones(folder / "data", ["01", "02", "03"], digits=[0, 1])
-    (folder / download.MARKER).write_text(f"Downloaded from somewhere, commit {commit}; may hold only some clips.\n")
+    (folder / MARKER).write_text(f"Downloaded from somewhere, commit {commit}; may hold only some clips.\n")
     assert SpokenDigits(folder).describe()["corpus_commit"] == commit
 
 
@@ -171,7 +171,8 @@ def test_the_description_of_a_download_names_its_commit(tones, write_tones):
     [
         ({"ratio": 2}, "--ratio: expected a number above 0 and at most 1"),
         ({"label_ratio": 0}, "--label-ratio: expected"),
-        ({"label_ratio": 0.001}, "--label-ratio 0.001 leaves 0 of 48 training clips"),
+        ({"label_ratio": 0.001}, "0 training clips are too few for 1 process(es); raise --ratio or --label-ratio"),
+        ({"label_ratio": 0.06, "processes": 2}, "3 training clips are too few for 2 process(es)"),
         ({"fold": 1}, "--fold needs all of AudioMNIST's speakers"),
         ({"fold": 6}, "--fold: expected 1 to 5, got 6"),
         ({"dataset": "mnist"}, "--dataset: expected auto, audiomnist or synthetic, got mnist"),

@@ -1,5 +1,6 @@
 """``fit`` trains as many epochs as it is asked for, keeps the best of them, and moves no other weights."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from common.data import SpokenDigits
 from common.modules import ContrastiveModel, DigitClassifier, LogsEpochMeans, one_cycle
+from common.run import interrupts
 from common.run.console import UserError
 from common.training import PATIENCE, fit
 
@@ -106,6 +108,28 @@ def test_each_epoch_is_recorded_and_printed(train, tmp_path, capsys):
     assert lines[0] == "epoch,train_loss,val_loss,lr,seconds" and lines[2].startswith("2,0.0,1.0,")
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2 and printed[1].startswith("scripted  epoch 2/2  train_loss 0.0000  val_loss 1.0000  ")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_loses_in_a_destructor_still_ends_the_training(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(interrupts, "received", received := threading.Event())
+    monkeypatch.setattr("common.callbacks.received", received)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning ignores further interrupts of this process
+
+    class Pressed:
+        def __del__(self):
+            interrupts.interrupt()
+
+    class Interrupted(Scripted):
+        def training_step(self, batch, index):
+            self.steps = index + 1
+            Pressed()  # collected at once
+            return super().training_step(batch, index)
+
+    module = Interrupted([1.0])
+    with pytest.raises(KeyboardInterrupt):
+        fit(module, Points(), make_run(tmp_path, epochs=2), "checkpoints", "scripted")
+    assert module.steps == 1
 
 
 # --- with the models and clips of the tasks

@@ -1,19 +1,15 @@
 """Decode every clip once, into one file of int16 waveforms that all tasks map into memory.
 
-The file is named after what it was made from (files, sizes, times, settings). It is written under another name and
+The file is named after what it was made from (files, sizes, times, settings). It is built in a temporary folder and
 renamed when it is complete, so a half-built cache is never read, and two runs that build the same one do no harm.
 """
 
-import contextlib
 import functools
 import hashlib
 import json
 import multiprocessing
 import os
 import sys
-import tempfile
-import time
-import uuid
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -26,6 +22,7 @@ from common.corpus import synthetic
 from common.corpus.clips import Clip, Corpus
 from common.corpus.decode import RECIPE, read_clip, standardise
 from common.run.console import UserError, printable, progress_bar
+from common.run.files import working_folder
 
 CHUNK = 32  # clips that a worker reads at a time: about 1 MB
 
@@ -42,18 +39,17 @@ class CachedCorpus(NamedTuple):
 def open_cache(corpus: Corpus, folder: Path) -> CachedCorpus:
     """Open the cache of ``corpus`` in ``folder``; build it first if there is none or only a damaged one.
 
-    Where ``folder`` cannot be written, the cache goes to the user's own cache folder.
-
     Raises:
         UserError: no clip of the corpus can be read, the cache cannot be written, or a worker process was killed.
     """
-    name = f"{_key(corpus)}.waves"
-    cached = _load(corpus, folder / name)
-    if cached is None:
-        file = _writable(folder) / name
-        cached = _load(corpus, file) or _build(corpus, file)
-    for path, reason in list(cached.skipped.items())[:5]:
-        print(printable(f"Skipped {path}: {reason}"), file=sys.stderr)
+    path = folder / f"{_key(corpus)}.waves"
+    try:
+        cached = _load(corpus, path)
+    except (OSError, ValueError):  # missing or damaged
+        _build(corpus, path)
+        cached = _load(corpus, path)
+    for clip, reason in list(cached.skipped.items())[:5]:
+        print(printable(f"Skipped {clip}: {reason}"), file=sys.stderr)
     if not cached.clips:
         raise UserError(f"{corpus.name}: none of its {len(corpus.clips)} clips can be read; check the files above")
     if cached.skipped:
@@ -61,64 +57,47 @@ def open_cache(corpus: Corpus, folder: Path) -> CachedCorpus:
     return cached
 
 
-def _load(corpus: Corpus, path: Path) -> CachedCorpus | None:
-    """The cache in ``path``, ``None`` if it is missing or damaged.
-
-    The description of the skipped clips comes after room for all clips, a position that is known before it is read.
-    """
-    try:
-        waves = np.memmap(path, np.int16, mode="r", shape=(len(corpus.clips), SAMPLES))
-        with path.open("rb") as file:
-            file.seek(waves.nbytes)
-            skipped = dict(json.load(file))
-    except (OSError, TypeError, ValueError, RecursionError):
-        return None
+def _load(corpus: Corpus, path: Path) -> CachedCorpus:
+    """Map the cache in ``path`` into memory. Raises OSError or ValueError if it is missing or damaged."""
+    waves = np.memmap(path, np.int16, mode="r", shape=(len(corpus.clips), SAMPLES))
+    # The description of the skipped clips comes after room for all clips, a position that is known before it is read.
+    with path.open("rb") as file:
+        file.seek(waves.nbytes)
+        skipped = json.load(file)
     clips = tuple(clip for clip in corpus.clips if clip.path not in skipped)
-    complete = len(clips) + len(skipped) == len(corpus.clips)
-    return CachedCorpus(clips, waves[: len(clips)], skipped, path.stem) if complete else None
+    return CachedCorpus(clips, waves[: len(clips)], skipped, path.stem)
 
 
-def _build(corpus: Corpus, path: Path) -> CachedCorpus:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+def _build(corpus: Corpus, path: Path) -> None:
     skipped = {}
     workers = min(os.cpu_count() or 1, len(corpus.clips) // CHUNK + 1)
     # Forked workers start in milliseconds; spawned ones import the calling script and torch again.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     try:
-        # Remove what killed builds left behind; a build at work has written to its file within the hour.
-        for abandoned in path.parent.glob(".*.waves.*.partial"):
-            with contextlib.suppress(OSError):  # another run may remove it at the same time
-                if time.time() - abandoned.stat().st_mtime > 3600:
-                    abandoned.unlink()
         with (
-            temporary.open("wb") as file,
+            working_folder(path.parent) as folder,
             progress_bar(f"Reading {corpus.name}", len(corpus.clips), "clips") as progress,
             # Not multiprocessing.Pool, which waits forever for a worker that was killed.
             ProcessPoolExecutor(workers, context) as pool,
         ):
-            read = functools.partial(_read, corpus.root)
-            # The results have no name: leaving the loop drops them, and that cancels the work that is not yet begun.
-            for clip, result in zip(corpus.clips, pool.map(read, corpus.clips, chunksize=CHUNK), strict=True):
-                if isinstance(result, str):
-                    skipped[clip.path] = result
-                else:
-                    file.write(result.tobytes())
-                progress.update()
-            file.seek(len(corpus.clips) * SAMPLES * np.dtype(np.int16).itemsize)
-            file.write(json.dumps(skipped).encode())
-        temporary.replace(path)
+            with (folder / path.name).open("wb") as file:
+                read = functools.partial(_read, corpus.root)
+                # The results have no name: leaving the loop drops them, and that cancels the work that is not begun.
+                for clip, result in zip(corpus.clips, pool.map(read, corpus.clips, chunksize=CHUNK), strict=True):
+                    if isinstance(result, str):
+                        skipped[clip.path] = result
+                    else:
+                        file.write(result.tobytes())
+                    progress.update()
+                file.seek(len(corpus.clips) * SAMPLES * np.dtype(np.int16).itemsize)
+                file.write(json.dumps(skipped).encode())
+            (folder / path.name).replace(path)
     except OSError as error:
         raise UserError(
             f"{path.parent}: cannot write the cache ({error.strerror}); disk full or no write permission?"
         ) from error
     except BrokenProcessPool as error:
         raise UserError(f"{corpus.name}: a process that read clips was killed; out of memory?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    cached = _load(corpus, path)
-    if cached is None:
-        raise UserError(f"{path}: the new cache cannot be read back; run again or check the disk")
-    return cached
 
 
 def _read(root: Path | None, clip: Clip) -> np.ndarray | str:
@@ -126,7 +105,7 @@ def _read(root: Path | None, clip: Clip) -> np.ndarray | str:
     try:
         samples, rate = synthetic.speak(*clip[:3]) if root is None else read_clip(root / clip.path)
         return standardise(samples, rate)
-    except (ValueError, OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
+    except (ValueError, RuntimeError) as error:  # the latter of espeak-ng
         return str(error)
 
 
@@ -143,14 +122,3 @@ def _key(corpus: Corpus) -> str:
                 state = str(error.errno)
         lines.append(f"{clip.path} {state}\n")
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _writable(folder: Path) -> Path:
-    users_own = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "audio-deep-learning-tasks")
-    for candidate in (folder, users_own):
-        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: the user has no home folder
-            path = candidate.expanduser()
-            path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path):
-                return path
-    raise UserError(f"the cache can be written neither to {folder} nor to {users_own}; make one of them writable")

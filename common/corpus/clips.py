@@ -1,14 +1,17 @@
-"""The clips of a corpus, known by their file names alone: nothing here reads audio.
+"""The clips of a corpus, known by their file names alone, and which of them train, validate and test.
 
 A corpus is a folder in the layout of AudioMNIST (a folder per speaker) or of the Free Spoken Digit Dataset (one folder
 for all speakers), or the synthetic corpus, which has no files: its clips are spoken when they are needed.
 """
 
 import dataclasses
+import itertools
+import os
 import re
 import sys
+import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +23,17 @@ AUDIOMNIST_SPEAKERS = tuple(f"{number:02d}" for number in range(1, 61))
 SYNTHETIC_NAME = "synthetic speech (espeak-ng)"
 SYNTHETIC_MARKER = "SYNTHETIC.txt"  # a file in each folder of synthetic clips, so that nobody takes them for AudioMNIST
 
+# Groups 1 to 5 of Becker et al. (arXiv:1807.03418): fold k tests on group k + 1 and validates on group k.
+FOLD_GROUPS = (
+    "04 11 12 15 21 27 31 41 44 47 50 59",
+    "05 13 18 22 26 32 33 42 45 51 52 60",
+    "01 06 07 16 19 23 28 34 35 46 53 56",
+    "02 08 09 17 24 29 36 37 39 48 54 57",
+    "03 10 14 20 25 30 38 40 43 49 55 58",
+)
+
 # A speaker may have any name, even one with underscores: the digit comes before the name, the repetition after it.
-CLIP_NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[^/\\]+)_(?P<repetition>[0-9]{1,6})\.wav", re.IGNORECASE)
+CLIP_NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[^/\\]+)_(?P<repetition>[0-9]+)\.wav", re.IGNORECASE)
 
 
 class Clip(NamedTuple):
@@ -31,6 +43,14 @@ class Clip(NamedTuple):
     digit: int
     repetition: int
     path: str
+
+
+class Split(NamedTuple):
+    """Rows (int64 arrays, ascending) of the clips of each set."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +93,49 @@ def stratified_sample(clips: Sequence[Clip], fraction: float, seed: int) -> np.n
     return np.sort(np.argsort(positions, kind="stable")[: round(fraction * len(clips))])
 
 
+def split_clips(clips: Sequence[Clip], seed: int, fold: int | None = None) -> Split:
+    """Test on the last third of the speakers; split the others' clips 80:20 into train and validation.
+
+    No test speaker is in training or validation. Validation takes every fifth clip of each speaker and digit, chosen by
+    ``seed``. With ``fold`` (1 to 5) the sets are the speaker-disjoint folds of the AudioMNIST paper instead.
+
+    Raises:
+        UserError: too few speakers or clips for three sets, or a fold of a corpus without AudioMNIST's 60 speakers.
+    """
+    names = speaker_names(clips)
+    speaker, digit = np.array([clip.speaker for clip in clips]), np.array([clip.digit for clip in clips])
+    if fold is not None:
+        if names != list(AUDIOMNIST_SPEAKERS):
+            raise UserError("--fold needs all of AudioMNIST's speakers, 01 to 60; leave it out for another corpus")
+        in_test, in_val = (np.isin(speaker, FOLD_GROUPS[group % 5].split()) for group in (fold, fold - 1))
+    else:
+        in_test, in_val = np.isin(speaker, names[-(len(names) // 3) :]), np.zeros(len(clips), dtype=bool)
+        in_val[~in_test] = systematic_sample(speaker[~in_test], digit[~in_test], 0.2, seed)
+    split = Split(*(np.flatnonzero(mask) for mask in (~in_test & ~in_val, in_val, in_test)))
+    if len(split.train) < 2 or len(split.val) < 1:  # one or two speakers are all in the test
+        needed = "3 speakers with several clips each; add recordings, or raise --ratio if it is below 1"
+        raise UserError(f"{len(clips)} clips of {len(names)} speaker(s) are too few to split: it takes {needed}")
+    return split
+
+
+def systematic_sample(speaker: np.ndarray, digit: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Mask [n] (bool) of every (1 / fraction)-th clip in the order of speakers, digits and shuffled repetitions.
+
+    Each speaker, and each digit of a speaker, gives its fraction to within one clip, even if it has few clips.
+    ``speaker`` [n] holds names or numbers, ``digit`` [n] holds 0 to 9.
+    """
+    rng = np.random.default_rng(seed)
+    names, speaker = np.unique(speaker, return_inverse=True)
+    # Each speaker's digits have an order of their own; otherwise few clips would always give the middle digits.
+    digit_rank = rng.permuted(np.tile(np.arange(10), (len(names), 1)), axis=1)[speaker, digit]
+    order = np.lexsort((rng.permutation(len(speaker)), digit_rank, speaker))
+    # Steps are counted from the middle, which gives small speakers their share: of 5 clips, one in five is the third.
+    steps = np.floor((np.arange(len(speaker) + 1) + 0.5 / fraction) * fraction)
+    mask = np.zeros(len(speaker), dtype=bool)
+    mask[order] = np.diff(steps) > 0
+    return mask
+
+
 def speaker_names(clips: Sequence[Clip]) -> list[str]:
     """The speakers in natural order (2 before 10)."""
     return sorted({clip.speaker for clip in clips}, key=lambda name: (_natural(name), name))
@@ -80,73 +143,92 @@ def speaker_names(clips: Sequence[Clip]) -> list[str]:
 
 def audiomnist_names() -> tuple[Clip, ...]:
     """The 30,000 clips (60 speakers x 10 digits x 50 repetitions) of AudioMNIST."""
-    return tuple(
-        Clip(speaker, digit, repetition, f"{speaker}/{digit}_{speaker}_{repetition}.wav")
-        for speaker in AUDIOMNIST_SPEAKERS
-        for digit in range(10)
-        for repetition in range(50)
-    )
+    numbers = itertools.product(AUDIOMNIST_SPEAKERS, range(10), range(50))
+    return tuple(Clip(name, digit, i, f"{name}/{digit}_{name}_{i}.wav") for name, digit, i in numbers)
 
 
 def open_folder(folder: Path) -> Corpus:
-    """List the clips in ``folder``, or else in ``data``, ``AudioMNIST/data`` or ``recordings`` below it.
+    """List the clips in ``folder``, or in the folder below it that holds most, as in a copy of AudioMNIST's repository.
 
     A clip is ``SPEAKER/DIGIT_SPEAKER_REPETITION.wav``, or ``DIGIT_SPEAKER_REPETITION.wav`` in the folder itself. A
     folder may hold both; of two files for one clip, the one in the speaker's folder counts. Other files are counted and
-    ignored. What is named like a clip but is no file is listed here and skipped when it is read.
+    ignored, hidden ones are not even counted. What is named like a clip but is no file is listed here and skipped when
+    it is read.
 
     Raises:
-        UserError: ``folder`` does not exist, cannot be listed, or holds no clips.
+        UserError: ``folder`` does not exist or holds no clips, or names of speakers differ only in letter case.
     """
-    try:
-        if not folder.is_dir():
-            raise UserError(f"--data-dir {folder}: no such folder; name the folder that holds the clips")
-        for root in filter(Path.is_dir, (folder, folder / "data", folder / "AudioMNIST/data", folder / "recordings")):
-            clips, ignored = _list_clips(root)
-            if clips:
-                if ignored:
-                    example = printable(str(root / ignored[0]))
-                    problem = "that repeat a clip or are not named like one"
-                    print(f"Ignored {len(ignored)} files {problem}: {example} ...", file=sys.stderr)
-                return Corpus(_corpus_name(root), clips, root, len(ignored))
-    except OSError as error:
-        raise UserError(f"--data-dir {folder}: cannot list {error.filename} ({error.strerror})") from error
-    raise UserError(
-        f"--data-dir {folder}: no clips in it; expected files like 01/7_01_3.wav (speaker/digit_speaker_repetition.wav)"
-        " or, all in one folder, like 7_anna_3.wav"
-    )
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name the folder that holds the clips")
+    roots = {root: _list_clips(root) for root in (folder, *_downloads(folder))}
+    root, (clips, ignored) = max(roots.items(), key=lambda item: len(item[1][0]))
+    if not clips:
+        example = "01/7_01_3.wav (speaker/digit_speaker_repetition.wav) or, all in one folder, like 7_anna_3.wav"
+        raise UserError(f"{folder}: no clips in it; expected files like {example}")
+    for other, (unused, _) in roots.items():
+        if unused and other != root:
+            note = f"Using the {len(clips)} clips in {root}, not the {len(unused)} in {other}"
+            print(printable(note), file=sys.stderr)
+    if ignored:
+        files = f"{len(ignored)} files that repeat a clip or are not named like one"
+        print(printable(f"Ignored {files}: {root / ignored[0]} ..."), file=sys.stderr)
+    for first, second in itertools.pairwise(sorted(speaker_names(clips), key=str.casefold)):
+        if first.casefold() == second.casefold():
+            remedy = "give one person one name, and two people different ones"
+            raise UserError(f"{root}: the speakers {first} and {second} differ only in letter case; {remedy}")
+    return Corpus(_corpus_name(root), clips, root, len(ignored))
+
+
+def _downloads(folder: Path) -> Iterator[Path]:
+    """Where the clips lie in repositories of corpora, cloned or unpacked at most two folders below ``folder``."""
+    for path, folders, _ in os.walk(folder):
+        if path != str(folder) and Path(path).name in ("data", "recordings"):
+            yield Path(path)
+        depth = len(Path(path).relative_to(folder).parts)
+        folders[:] = sorted(name for name in folders if depth < 3 and not name.startswith("."))
 
 
 def _list_clips(root: Path) -> tuple[tuple[Clip, ...], list[str]]:
     """The clips below ``root`` and the paths of all other files."""
-    top = {name: CLIP_NAME.fullmatch(name) for name in sorted(path.name for path in root.iterdir())}
-    folders = [name for name, match in top.items() if not match and (root / name).is_dir()]
-    files: dict[str, re.Match | None] = {}  # path -> parts of its name, None if it is not named like a clip
-    for folder in folders:
-        for name in sorted(path.name for path in (root / folder).iterdir()):
-            match = CLIP_NAME.fullmatch(name)
-            if match and match["speaker"] == folder:
-                files[f"{folder}/{name}"] = match
-            elif not (root / folder / name).is_dir():
-                files[f"{folder}/{name}"] = None
-    if any(top.values()):  # otherwise the files beside the speakers' folders are the corpus's documents
-        speakers = {match["speaker"] for match in (*files.values(), *top.values()) if match}
-        for name, match in top.items():
-            if name not in folders:
-                files[name] = None if match and _may_be_a_copy(match["speaker"], speakers) else match
+    top = _visible(root)
+    folders = [name for name in top if not _parse(name) and (root / name).is_dir()]
+    paths = [f"{folder}/{name}" for folder in folders for name in _visible(root / folder)]
+    if any(map(_parse, top)):  # otherwise the files beside the speakers' folders are documents
+        paths += [name for name in top if name not in folders]
+    speakers = {match["speaker"] for path in paths if (match := _parse(path.rpartition("/")[2]))}
     clips: dict[tuple[str, int, int], Clip] = {}
-    for path, match in files.items():
-        if match:
-            clip = Clip(match["speaker"], int(match["digit"]), int(match["repetition"]), path)
-            clips.setdefault(clip[:3], clip)  # of 0_01_01.wav and 0_01_1.wav, the first one in sorted order counts
-    ordered = tuple(sorted(clips.values(), key=lambda clip: (_natural(clip.speaker), *clip[:3])))
-    listed = {clip.path for clip in ordered}
-    return ordered, [path for path in files if path not in listed]
+    ignored = []
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        match = _parse(name)
+        speaker = unicodedata.normalize("NFC", folder) or (match["speaker"] if match else "")
+        may_be_copy = match and not folder and _may_be_a_copy(match["speaker"], speakers)
+        if match and _natural(speaker) == _natural(match["speaker"]) and not may_be_copy:
+            clip = Clip(speaker, int(match["digit"]), int(match["repetition"]), path)
+            if clips.setdefault(clip[:3], clip) is not clip:  # of 0_01_01.wav and 0_01_1.wav, the first one counts
+                ignored.append(path)
+        elif not (root / path).is_dir():
+            ignored.append(path)
+    return tuple(sorted(clips.values(), key=lambda clip: (_natural(clip.speaker), *clip[:3]))), ignored
+
+
+def _visible(folder: Path) -> list[str]:
+    """The sorted names in ``folder`` without the hidden ones; none, and a note, if it cannot be listed."""
+    try:
+        return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:  # for example lost+found
+        print(printable(f"Skipped {folder}: {error.strerror}"), file=sys.stderr)
+        return []
+
+
+def _parse(name: str) -> re.Match | None:
+    # One accented letter may be written in two ways. Both are one speaker.
+    return CLIP_NAME.fullmatch(unicodedata.normalize("NFC", name))
 
 
 def _may_be_a_copy(speaker: str, speakers: set[str]) -> bool:
     """Whether 7_anna_3_2.wav may be a copy of 7_anna_3.wav, which would put one voice into training and test."""
-    while match := re.fullmatch(r"(.+)_[0-9]{1,6}", speaker):
+    while match := re.fullmatch(r"(.+)_[0-9]+", speaker):
         speaker = match[1]
         if speaker in speakers:
             return True

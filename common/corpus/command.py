@@ -8,24 +8,21 @@ python -m common.data synthesize DIR         write the synthetic corpus as WAV f
 from pathlib import Path
 from typing import Any
 
-from common.corpus import download, synthetic
-from common.corpus.clips import SYNTHETIC_NAME, Corpus, audiomnist_names, speaker_names
-from common.corpus.source import AUDIOMNIST_DIR, find_corpus
-from common.corpus.split import split_clips
-from common.run.cli import Parser, run
+from common.corpus import source, synthetic
+from common.corpus.clips import SYNTHETIC_NAME, Corpus, audiomnist_names, speaker_names, split_clips
+from common.run.cli import Parser, Settings, a_folder, run
 from common.run.console import UserError, printable
-from common.run.settings import Settings, a_folder
 
 
 def show(settings: Settings) -> None:
     """Print the sets as they are now; nothing is downloaded or cached."""
-    data_dir = settings.data_dir
-    if data_dir is None and settings.dataset != "synthetic":
-        data_dir = AUDIOMNIST_DIR
-        if not data_dir.is_dir():
-            print(f"{data_dir} is not there. `python -m common.data fetch` downloads it; the tasks do so themselves.")
+    folder = settings.data_dir
+    if folder is None and settings.dataset != "synthetic":
+        folder = source.AUDIOMNIST_DIR
+        if not folder.is_dir():
+            print(f"{folder} is not there. `python -m common.data fetch` downloads it; the tasks do so themselves.")
             return
-    corpus = find_corpus(data_dir, settings.dataset, settings.ratio, settings.seed)
+    corpus = source.find_corpus(folder, settings.dataset, settings.ratio, settings.seed)
     print(f"{corpus.name}: {len(corpus.clips)} clips")
     for name, rows in split_clips(corpus.clips, settings.seed, settings.fold)._asdict().items():
         speakers = speaker_names([corpus.clips[i] for i in rows])
@@ -39,13 +36,13 @@ def main(command: str, folder: Path | None, **flags: Any) -> None:
         return
     clips = Corpus("", audiomnist_names(), None).take(settings.ratio, settings.seed).clips
     if command == "fetch":
-        folder = folder or AUDIOMNIST_DIR
-        print(f"{download.fetch(clips, folder)} clips fetched; {folder} holds the {len(clips)} that were asked for")
-    elif folder is None:
-        raise UserError("synthesize: name the folder to write, as in `python -m common.data synthesize data/synthetic`")
-    else:
+        folder = folder or source.AUDIOMNIST_DIR
+        print(f"{source.fetch(clips, folder)} clips fetched; {folder} holds the {len(clips)} that were asked for")
+    elif folder:
         synthetic.write_corpus(folder, clips)
         print(f"{folder} holds {len(clips)} clips of {SYNTHETIC_NAME}")
+    else:
+        raise UserError("synthesize: name the folder to write, as in `python -m common.data synthesize data/synthetic`")
 
 
 def run_command() -> None:

@@ -1,6 +1,6 @@
 """Decode one recording: any sound file becomes one second of int16 samples at 16 kHz."""
 
-import os
+import io
 import stat
 from fractions import Fraction
 from pathlib import Path
@@ -10,53 +10,77 @@ import soundfile
 
 from common.audio import SAMPLE_RATE, SAMPLES
 
-RECIPE = 1  # raise it when the processing changes, so that caches of the old one are not read
+RECIPE = 2  # raise it when the processing changes, so that caches of the old one are not read
 RATE_RANGE = (4_000, 384_000)  # Hz; speech below it is not intelligible, and no recorder goes above it
 MAX_SECONDS = 30  # a longer file is not one spoken digit
+MAX_SAMPLES = MAX_SECONDS * RATE_RANGE[1]  # of all channels, which have to fit into the memory of a worker
+CANCELLED = 0.1  # share of a channel's power below which channels have cancelled each other
+
+
+class Stream(soundfile.SoundFile):
+    """A sound file that is read to its end. Of a file that can seek, soundfile reads what the header promises."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 def read_clip(path: Path) -> tuple[np.ndarray, int]:
-    """Read a sound file as float32 [frames, channels] and its rate in Hz; its header is checked first.
+    """Read a sound file as float32 [frames, channels] and its rate in Hz.
+
+    A recorder that was stopped, or a stream, leaves a wrong length in the header, and a copy may have been cut off. So
+    what is there is read, whatever the header says.
 
     Raises:
-        ValueError: it is not a regular file, or its rate, length or number of channels is not that of a spoken digit.
-        OSError, RuntimeError: it cannot be opened; soundfile's errors are RuntimeErrors.
+        ValueError: it cannot be opened or read as sound, or is larger than any recording of a spoken digit.
     """
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait forever
-        raise ValueError("it is not a file")
-    with soundfile.SoundFile(os.fsencode(path)) as file:  # soundfile itself cannot encode every name
-        _check(file.frames, file.samplerate)
-        if file.frames * file.channels > MAX_SECONDS * RATE_RANGE[1]:  # a worker has to hold all channels in memory
-            raise ValueError(f"it has {file.channels} channels, too many for one spoken digit")
-        return file.read(file.frames, dtype="float32", always_2d=True), file.samplerate
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
+            raise ValueError("it is not a file")
+        if status.st_size > 8 * MAX_SAMPLES:
+            raise ValueError(f"its {status.st_size / 1e6:.0f} MB are too many for a spoken digit")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"it cannot be opened ({error.strerror})") from error
+    if content.startswith(b"RIFF"):  # libsndfile reads no samples where their size is 0, and all where it is unknown
+        content = content.replace(b"data" + bytes(4), b"data" + b"\xff" * 4, 1)
+    parts: list[np.ndarray] = []
+    try:
+        with Stream(io.BytesIO(content)) as file:
+            while len(part := file.read(4096, dtype="float32", always_2d=True)):
+                parts.append(part)
+                if len(parts) * 4096 * file.channels > MAX_SAMPLES:
+                    raise ValueError(f"its samples in {file.channels} channels are too many for a spoken digit")
+    except soundfile.LibsndfileError as error:
+        if not parts:
+            raise ValueError(f"it cannot be read as sound ({error.error_string or 'damaged'})") from error
+    return np.concatenate(parts or [np.zeros((0, 1))]), file.samplerate
 
 
 def standardise(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Bring a recording into the form that every model takes.
+    """Bring a recording, [frames] or [frames, channels] float at ``rate`` Hz, into the form that every model takes.
 
-    Mix to mono, resample to 16 kHz, remove the mean, scale the peak to the largest int16, and cut or pad to one second:
-    a shorter clip is centred in zeros, a longer one keeps the second with the most energy.
-
-    Args:
-        samples: [frames] or [frames, channels], float.
-        rate: sampling rate of ``samples`` in Hz.
-
-    Returns:
-        [SAMPLES] int16.
+    Mix to mono, or take the strongest channel where the mix cancels it; resample to 16 kHz, remove the mean, scale the
+    peak to the largest int16, and cut or pad to one second, [SAMPLES] int16: a shorter clip is centred in zeros, a
+    longer one keeps the second with the most energy.
 
     Raises:
         ValueError: no samples, values that are not finite, silence, or a rate or length that is not a spoken digit's.
     """
-    _check(len(samples), rate)
+    if not RATE_RANGE[0] <= rate <= RATE_RANGE[1]:
+        raise ValueError(f"its sampling rate is {rate} Hz")
+    if len(samples) == 0:
+        raise ValueError("it holds no samples")
+    if len(samples) > MAX_SECONDS * rate:
+        raise ValueError(f"it is longer than {MAX_SECONDS} s, too long for one spoken digit")
     with np.errstate(over="ignore", invalid="ignore"):  # values that are or become infinite are refused below
         wave = samples.mean(axis=1) if samples.ndim == 2 else samples
-        if not np.isfinite(wave).all():
-            raise ValueError("it holds values that are not finite")
+        if samples.ndim == 2 and samples.var(axis=0).max() * CANCELLED > wave.var():  # one pole is swapped
+            wave = samples[:, samples.var(axis=0).argmax()]
         if rate != SAMPLE_RATE:
             from scipy.signal import resample_poly  # slow to import, and only needed while a cache is built
 
-            # Exact for the rates in use. For an odd rate such as 383,999 Hz the exact filter would take 400 MB; this
-            # one is off by a millionth at most.
+            # Exact for the usual rates; for an odd one such as 44,099 Hz the exact filter would take much memory.
             ratio = Fraction(SAMPLE_RATE, rate).limit_denominator(1000)
             wave = resample_poly(wave, ratio.numerator, ratio.denominator)
         wave = wave - wave.mean()
@@ -66,19 +90,10 @@ def standardise(samples: np.ndarray, rate: int) -> np.ndarray:
             wave = wave[start : start + SAMPLES]
     peak = np.abs(wave).max()
     if not np.isfinite(peak):
-        raise ValueError("it holds values too large to calculate with")
+        raise ValueError("it holds values that are not finite or too large to calculate with")
     if peak < 1e-5:  # below the last of 16 bits
         raise ValueError("it is silent")
     before = (SAMPLES - len(wave)) // 2
     padded = np.zeros(SAMPLES, dtype=np.int16)
     padded[before : before + len(wave)] = np.round(wave * (32767 / peak))
     return padded
-
-
-def _check(frames: int, rate: int) -> None:
-    if not RATE_RANGE[0] <= rate <= RATE_RANGE[1]:
-        raise ValueError(f"its sampling rate is {rate} Hz")
-    if frames == 0:
-        raise ValueError("it holds no samples")
-    if frames > MAX_SECONDS * rate:
-        raise ValueError(f"it lasts {frames / rate:.0f} s, too long for one spoken digit")

@@ -1,13 +1,47 @@
-"""Which corpus a run uses: a folder of the user's, AudioMNIST (downloaded if need be), or synthetic speech."""
+"""Which corpus a run uses: a folder of the user's, AudioMNIST (downloaded if need be), or synthetic speech.
 
+Of AudioMNIST only the clips that a run needs are fetched from the corpus's git repository. A shallow clone without file
+contents comes first; the clips follow by sparse checkouts, in groups of one request each. The clone is a temporary
+folder beside the destination, and each clip is checked there and then renamed into place. So a clip in the destination
+is always whole, an interruption costs one group at most, and the next call fetches only what is missing.
+"""
+
+import os
+import re
+import shutil
+import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
-from common.corpus import download
-from common.corpus.clips import SYNTHETIC_NAME, Corpus, audiomnist_names, open_folder
-from common.run.console import UserError
+import soundfile
+
+from common.corpus.clips import SYNTHETIC_NAME, Clip, Corpus, audiomnist_names, open_folder
+from common.run.console import UserError, progress_bar, shortened
+from common.run.files import working_folder
 
 AUDIOMNIST_DIR = Path("data/AudioMNIST")
+DEFAULT_ADDRESS = "https://github.com/soerenab/AudioMNIST"
+MARKER = "DOWNLOADED.txt"
+GROUP_FILES = 512  # one speaker, about 16 MB: little to lose, and 60 requests bring the whole corpus
+REACH_SECONDS, COMMAND_SECONDS = 15, 900
+PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
+
+# No links, no stored passwords, no background work in a clone that will be removed. A connection that brings less than
+# 1000 bytes per second over a minute is given up.
+GIT_SETTINGS = (
+    "core.symlinks=false core.sparseCheckout=true core.sparseCheckoutCone=false credential.helper= "
+    "maintenance.auto=false http.lowSpeedLimit=1000 http.lowSpeedTime=60"
+)
+GIT_ENVIRONMENT = {
+    "LC_ALL": "C",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "",
+    "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh") + " -oBatchMode=yes",
+}
+# Git sets these for the programs that it starts, such as hooks: they name the caller's repository.
+GIT_LEFT_OUT = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"}
 
 
 def find_corpus(data_dir: Path | None, dataset: str, ratio: float, seed: int) -> Corpus:
@@ -26,15 +60,15 @@ def find_corpus(data_dir: Path | None, dataset: str, ratio: float, seed: int) ->
     if dataset == "synthetic":
         return synthetic_speech
     # What the user put there is the corpus; a download holds only the clips that runs have needed so far.
-    if AUDIOMNIST_DIR.is_dir() and any(AUDIOMNIST_DIR.iterdir()) and not download.is_managed(AUDIOMNIST_DIR):
+    if any(AUDIOMNIST_DIR.glob("[!.]*")) and not is_managed(AUDIOMNIST_DIR):
         corpus = open_folder(AUDIOMNIST_DIR)
         if corpus.name == SYNTHETIC_NAME and dataset == "audiomnist":
             raise UserError(f"--dataset audiomnist: {AUDIOMNIST_DIR} holds synthetic speech; move it away")
         return corpus.take(ratio, seed)
     wanted = Corpus("AudioMNIST", audiomnist_names(), AUDIOMNIST_DIR / "data").take(ratio, seed)
     try:
-        download.fetch(wanted.clips, AUDIOMNIST_DIR)
-    except download.DownloadError as error:
+        fetch(wanted.clips, AUDIOMNIST_DIR)
+    except DownloadError as error:
         if dataset == "audiomnist":
             raise
         announcement = f"""
@@ -45,3 +79,102 @@ def find_corpus(data_dir: Path | None, dataset: str, ratio: float, seed: int) ->
         print("!" * 100 + announcement + "!" * 100, file=sys.stderr)
         return synthetic_speech
     return wanted
+
+
+class DownloadError(UserError):
+    """The clips could not be fetched. The message shows no password."""
+
+    def __init__(self, problem: str) -> None:
+        advice = "run again to continue, set AUDIOMNIST_URL to another copy, or pass one with --data-dir"
+        super().__init__(PASSWORD.sub("", f"download from {_address()}: {problem}; {advice}"))
+
+
+def is_managed(root: Path) -> bool:
+    """Whether `fetch` filled ``root``, so that a missing clip may be fetched and is no error."""
+    return (root / MARKER).is_file()
+
+
+def downloaded_commit(root: Path) -> str | None:
+    """The hash of the commit that all clips in ``root`` come from; None if that is not recorded."""
+    match = is_managed(root) and re.search(r", commit ([0-9a-f]{40,64});", (root / MARKER).read_text(errors="replace"))
+    return match[1] if match else None
+
+
+def fetch(clips: Iterable[Clip], root: Path) -> int:
+    """Fetch those of ``clips`` that ``root`` lacks, as ``data/SS/D_SS_R.wav`` in it, and return their number.
+
+    They come from the git repository at AUDIOMNIST_URL, or else from GitHub's.
+
+    Raises:
+        DownloadError: git, the network or the repository failed, or ``root`` cannot be written. What arrived stays.
+    """
+    missing = [path for path in (f"data/{clip.path}" for clip in clips) if not (root / path).is_file()]
+    if missing:
+        if shutil.which("git") is None:
+            raise DownloadError("git was not found, install it")
+        try:
+            # Not in `root`, which is to appear with the first clips.
+            with working_folder(root.resolve().parent) as clone:
+                _fetch(missing, root, clone)
+        except OSError as error:
+            raise DownloadError(f"cannot write to {root} ({error.strerror}), free space or allow it") from error
+    return len(missing)
+
+
+def _fetch(missing: list[str], root: Path, clone: Path) -> None:
+    # A short question first, so that a wrong address or a missing network shows within seconds.
+    _git("ls-remote", "--exit-code", "--", _address(), "HEAD", seconds=REACH_SECONDS)
+    _git("clone", "--depth=1", "--filter=blob:none", "--no-checkout", "--quiet", "--", _address(), str(clone))
+    commit = _git("-C", str(clone), "rev-parse", "HEAD").strip()
+    if is_managed(root) and downloaded_commit(root) != commit:
+        commit = "unknown"  # as the clips that are there already come from another one
+    marker = f"Downloaded from {_address()}, commit {commit}; may hold only the clips that runs needed so far.\n"
+    (clone / ".git/info").mkdir(exist_ok=True)
+    with progress_bar("Downloading AudioMNIST", len(missing), "clips") as bar:
+        for start in range(0, len(missing), GROUP_FILES):
+            group = missing[start : start + GROUP_FILES]
+            (clone / ".git/info/sparse-checkout").write_text("".join(f"/{path}\n" for path in group))
+            # Unlike `checkout -- PATHS`, this asks once for the contents of all files that the sparse patterns name.
+            _git("-C", str(clone), "read-tree", "--reset", "-u", "HEAD")
+            damaged = [path for path in group if not _is_sound(clone / path)]
+            if damaged:
+                raise DownloadError(f"{len(damaged)} clips are missing or damaged there, the first {damaged[0]}")
+            (clone / MARKER).write_text(PASSWORD.sub("", marker))
+            for path in (MARKER, *group):
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                (clone / path).replace(root / path)
+            bar.update(len(group))
+
+
+def _address() -> str:
+    return os.environ.get("AUDIOMNIST_URL") or DEFAULT_ADDRESS
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        with soundfile.SoundFile(path) as clip:
+            return 0 < clip.frames == len(clip.read(dtype="int16"))
+    except soundfile.SoundFileError:
+        return False
+
+
+def _git(*arguments: str, seconds: float = COMMAND_SECONDS) -> str:
+    """Run git and return what it printed."""
+    command = ["git", *(part for setting in GIT_SETTINGS.split() for part in ("-c", setting)), *arguments]
+    environment = {name: value for name, value in os.environ.items() if name not in GIT_LEFT_OUT} | GIT_ENVIRONMENT
+    # In a session of its own it has no terminal to ask at, and its helpers can be killed with it.
+    with Popen(
+        command, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, errors="replace", start_new_session=True
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=seconds)
+        except TimeoutExpired as error:
+            raise DownloadError(f"no answer within {seconds:g} seconds, check the network") from error
+        finally:
+            if process.returncode is None:  # not waited for yet, so its number cannot belong to another process
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    if process.returncode != 0:
+        problem = shortened(errors, 300) or f"git ended with {process.returncode}"
+        raise DownloadError(f"{problem}; check the network and its proxy settings")
+    return output

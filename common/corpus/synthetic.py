@@ -6,7 +6,6 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -107,16 +106,12 @@ def write_corpus(root: Path, clips: Iterable[Clip]) -> None:
     # The marker comes first: no synthetic clip may ever lie in a folder that does not say so.
     marker = f"Not AudioMNIST but synthetic speech by espeak-ng ({VERSION}). It says nothing about human speakers.\n"
     write_atomically(root / SYNTHETIC_MARKER, marker)
-    with ProcessPoolExecutor(os.cpu_count()) as pool, progress_bar("Speaking", len(missing), "clips") as progress:
-        for _ in pool.map(functools.partial(_write_clip, root / "data"), missing, chunksize=32):
+    with progress_bar("Speaking", len(missing), "clips") as progress:
+        for clip in missing:
+            content = io.BytesIO()
+            soundfile.write(content, *speak(*clip[:3]), format="WAV", subtype="PCM_16")
+            write_atomically(root / "data" / clip.path, content.getvalue())
             progress.update()
-
-
-def _write_clip(folder: Path, clip: Clip) -> None:
-    samples, sample_rate = speak(*clip[:3])
-    content = io.BytesIO()
-    soundfile.write(content, samples, sample_rate, format="WAV", subtype="PCM_16")
-    write_atomically(folder / clip.path, content.getvalue())
 
 
 _received: list[np.ndarray] = []

@@ -24,20 +24,16 @@ def write_examples(path: Path, data: SpokenDigits, predicted: dict[str, np.ndarr
     Raises:
         UserError: the file cannot be written.
     """
-    test = data.examples["test"]
+    test, waves = data.examples["test"], data.cached.waves
     examples = []
     for i in choose_examples(test.digit.numpy(), np.stack(list(predicted.values()))):
-        clip, wav = data.cached.clips[test.rows[i]], io.BytesIO()
-        soundfile.write(wav, data.cached.waves[test.rows[i]], SAMPLE_RATE, format="WAV")
-        examples.append(
-            {
-                "clip": clip.path,
-                "speaker": clip.speaker,
-                "digit": clip.digit,
-                "predicted": {model: int(digits[i]) for model, digits in predicted.items()},
-                "wav": base64.b64encode(wav.getvalue()).decode(),
-            }
-        )
+        row, wav = test.rows[i], io.BytesIO()
+        soundfile.write(wav, waves[row], SAMPLE_RATE, format="WAV")
+        shown = {
+            "predicted": {model: int(digits[i]) for model, digits in predicted.items()},
+            "wav": base64.b64encode(wav.getvalue()).decode(),
+        }
+        examples.append(data.cached.clips[row]._asdict() | shown)
     write_atomically(path, json.dumps(examples, indent=1) + "\n")
 
 

@@ -1,37 +1,135 @@
-"""The command line of the scripts: a parser for the settings, seeding, and errors of one line."""
+"""The command line of the scripts: every flag with its type, default and help, seeding, and errors of one line."""
 
 import argparse
 import contextlib
 import ctypes
-import dataclasses
+import math
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 
 from common.run.console import UserError, printable, set_quiet
-from common.run.settings import Settings
+from common.run.interrupts import interrupt, received
+from common.run.ranks import set_rank
 
-OF_SOME_TASKS = ("label_ratio", "augment", "task1_checkpoint", "task2_checkpoint")
+OF_SOME_TASKS = {"label_ratio", "augment", "task1_checkpoint", "task2_checkpoint"}
+
+
+def a_path(text: str) -> Path:
+    """An argument type: the path of a file or folder, which may exist or not."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected a path, got {text!r}")
+    return Path(text)
+
+
+def a_folder(text: str) -> Path:
+    """An argument type: the path of a folder that exists or can be made."""
+    if os.path.isfile(text):  # noqa: PTH113 (Path's own fails where a name is too long)
+        raise argparse.ArgumentTypeError(f"expected a folder, {text[:60]!r} is a file")
+    return a_path(text)
+
+
+def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
+    """An argument type: a number of ``kind`` from ``low`` to ``high``."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:  # nan is never inside
+            name = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {name} from {low:.10g} to {high:.10g}, got {text[:60]!r}")
+        return value
+
+    return parse
+
+
+def _flag(default: Any, kind: Callable[[str], Any] | tuple[str, ...], text: str) -> Any:
+    accepted = {"choices": kind} if isinstance(kind, tuple) else {"type": kind}
+    return field(default=default, metadata={"help": text, **accepted})
+
+
+def _switch(text: str) -> Any:
+    return field(default=False, metadata={"help": text, "action": "store_true"})
+
+
+_RATIO = number(float, 1e-6, 1)
+
+
+# The upper limits are more than anybody means: such a number is a slip, and would fill the memory or never end.
+@dataclass(frozen=True)
+class Settings:
+    """A field for each flag, ``--batch-size`` for ``batch_size``. A task without the flag has the default."""
+
+    epochs: int = _flag(0, number(int, 1, 10**6), "maximum passes over the training clips; tasks 3 and 4 train nothing")
+    lr: float = _flag(0.0, number(float, 1e-9, 1000), "peak learning rate; tasks 3 and 4 train nothing")
+    # BatchNorm and the contrastive loss compare the clips of a batch, so one clip is not enough.
+    batch_size: int = _flag(64, number(int, 2, 10**6), "clips per step and process")
+    num_workers: int = _flag(4, number(int, 0, 1024), "loader processes, at most the cores that training leaves free")
+    seed: int = _flag(42, number(int, 0, 2**32 - 1), "of the choice of clips, the split and the training")
+
+    ratio: float = _flag(1.0, _RATIO, "fraction of the clips to use, stratified")
+    data_dir: Path | None = _flag(None, a_folder, "folder with speakers' folders or with all clips")
+    dataset: str = _flag(
+        "auto", ("auto", "audiomnist", "synthetic"), "without --data-dir; auto is AudioMNIST or else synthetic"
+    )
+    fold: int | None = _flag(None, number(int, 1, 5), "a published fold of AudioMNIST, 1 to 5")
+    label_ratio: float = _flag(1.0, _RATIO, "fraction of the training clips whose labels are used")
+    augment: str = _flag("both", ("both", "none", "waveform", "spectrogram"), "which format of the clips is augmented")
+
+    accelerator: str = _flag("auto", ("auto", "cpu", "gpu", "mps"), "the device, for Lightning's Trainer")
+    devices: int = _flag(1, number(int, 1, 1024), "processes per machine")
+    num_nodes: int = _flag(1, number(int, 1, 1024), "machines")
+    strategy: str = _flag("auto", ("auto", "ddp"), "how several processes work together")
+    precision: str = _flag("32-true", ("32-true", "16-mixed", "bf16-mixed"), "of the arithmetic")
+
+    resume: bool = _switch("continue a run that was stopped, after its last complete epoch")
+    logger: str = _flag("csv", ("csv", "tensorboard"), "tensorboard: write its files beside history.csv")
+    quiet: bool = _switch("print nothing but warnings and errors")
+    output_dir: Path = _flag(Path("output"), a_folder, "where checkpoints and metrics go")
+    task1_checkpoint: Path = _flag(Path("task1_supervised"), a_folder, "output folder of task 1")
+    task2_checkpoint: Path = _flag(Path("task2_contrastive/checkpoints/best.ckpt"), a_path, "encoders of task 2")
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The keyword arguments of common.data.SpokenDigits."""
+        names = "data_dir dataset ratio seed fold label_ratio batch_size num_workers accelerator"
+        arguments = {name: value for name, value in asdict(self).items() if name in names.split()}
+        return arguments | {"processes": self.devices * self.num_nodes}
+
+    @property
+    def hardware(self) -> dict[str, Any]:
+        """The keyword arguments of pl.Trainer that say what trains."""
+        names = "accelerator devices num_nodes strategy precision"
+        return {name: value for name, value in asdict(self).items() if name in names.split()}
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that answers a wrong argument with exit code 2 and one line that names it."""
 
     def __init__(self, description: str | None) -> None:
-        super().__init__(description=description, formatter_class=_Formatter, allow_abbrev=False)
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, formatter_class=layout, allow_abbrev=False)
 
-    def add_settings(self, defaults: Settings, names: Sequence[str]) -> None:
+    def add_settings(self, defaults: Settings, names: Collection[str]) -> None:
         """Add flags for these fields of ``Settings``."""
-        for field in dataclasses.fields(Settings):
-            if field.name in names:
-                flag = f"--{field.name.replace('_', '-')}"
-                self.add_argument(flag, default=vars(defaults)[field.name], **field.metadata)
+        for each in fields(Settings):
+            if each.name in names:
+                default = getattr(defaults, each.name)
+                text = each.metadata["help"] + (f" (default: {default})" if default else "")
+                flag = f"--{each.name.replace('_', '-')}"
+                self.add_argument(flag, default=default, **each.metadata | {"help": text})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         for text in sys.argv[1:] if args is None else args:
-            if text.startswith("--") and text.endswith("=--"):  # argparse takes the value for an empty list
+            if text.startswith("--") and text.endswith("=--"):  # argparse before Python 3.13 takes it for an empty list
                 self.error(f"argument {text[:-3]}: expected a value, got '--'")
         return super().parse_known_args(args, namespace)
 
@@ -39,18 +137,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {printable(message)[:400]} (--help lists the flags)\n")
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """The docstring as it stands, and the default of each flag that has one."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return super()._get_help_string(action) if action.default else action.help
-
-
 def task_parser(description: str | None, defaults: Settings, *more: str) -> Parser:
     """The flags of a task: the fields of ``Settings`` that all tasks have, and ``more`` of them."""
     parser = Parser(description)
-    names = [field.name for field in dataclasses.fields(Settings)]
-    parser.add_settings(defaults, [name for name in names if name in more or name not in OF_SOME_TASKS])
+    parser.add_settings(defaults, {each.name for each in fields(Settings)} - OF_SOME_TASKS | {*more})
     return parser
 
 
@@ -69,14 +159,14 @@ def run(main: Callable[..., None], parser: Parser) -> None:
         parser.error(f"argument --dataset: {flags['dataset']} and --data-dir are two sources; leave one out")
     keep_freed_memory()
     set_quiet(flags.get("quiet", False))
+    received.clear()
+    signal.signal(signal.SIGINT, interrupt)
     try:
+        set_rank(flags.get("devices", 1), flags.get("num_nodes", 1))
         pl.seed_everything(flags.get("seed", 0), workers=True, verbose=False)
         main(**flags)
-    except UserError as error:
-        sys.exit(f"{parser.prog}: error: {error}")
-    except OSError as error:  # for example a disk that is full when a picture is saved
-        path = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"{parser.prog}: error: {printable(f'{path}{error.strerror or error}')}")
+    except (UserError, OSError) as error:  # the latter for example where the disk is full when a picture is saved
+        sys.exit(f"{parser.prog}: error: {printable(str(error))}")
     except KeyboardInterrupt:
         advice = "; to continue, add --resume" if flags.get("epochs") else ""
         print(f"{parser.prog}: interrupted; no metrics were written{advice}", file=sys.stderr)

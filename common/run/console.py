@@ -1,6 +1,5 @@
 """What a run says to the person at the terminal: one-line errors, progress and tables."""
 
-import functools
 import sys
 from collections.abc import Callable
 
@@ -46,9 +45,9 @@ def shows_bars() -> bool:
 
 
 def progress_bar(name: str, total: int, unit: str) -> tqdm:
-    """A progress bar on stderr. Where stderr is not a terminal the bar is disabled and one line announces the work."""
+    """A progress bar on stderr; where that is not a terminal, one line that announces the work."""
     if not shows_bars():
-        say(f"{name}: {total} {unit}", functools.partial(print, file=sys.stderr))
+        say(f"{name}: {total} {unit}\n", sys.stderr.write)
     return tqdm(total=total, desc=name, unit=f" {unit}", file=sys.stderr, disable=not shows_bars())
 
 

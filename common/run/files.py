@@ -1,5 +1,10 @@
 """Files that a run writes: complete or absent, and recognised by the next run."""
 
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.run.console import UserError
@@ -24,6 +29,21 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); disk full or no write permission?") from error
+
+
+@contextlib.contextmanager
+def working_folder(parent: Path) -> Iterator[Path]:
+    """A temporary folder in ``parent``, so that what becomes complete in it can be renamed to where it belongs.
+
+    Folders that killed runs left behind are removed when they are a day old: no run works for so long in one.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in parent.glob(".partial-*"):
+        with contextlib.suppress(OSError):  # another run may remove it at the same time
+            if time.time() - abandoned.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(abandoned)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=parent, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def is_own_picture(path: Path) -> bool:

@@ -14,20 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import nn
 
+from common.run.cli import Settings
 from common.run.console import UserError, align, say
 from common.run.files import is_own_picture, write_atomically
-from common.run.settings import Settings
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 STARTED = time.monotonic()
 LIBRARIES = ("torch", "torchaudio", "pytorch-lightning", "scikit-learn")
-NOT_RECORDED = ("resume", "task1_checkpoint", "task2_checkpoint")  # a checkpoint is recorded by its content
-WITHOUT_INFLUENCE = ("output_dir", "num_workers", "logger", "quiet")  # on the results: --resume may change them
+NOT_RECORDED = ("resume", "task1_checkpoint", "task2_checkpoint")  # encoders are recorded by their weights
+WITHOUT_INFLUENCE = ("--output-dir", "--num-workers", "--logger", "--quiet")  # on the results; --resume may change them
 
 
 class Run:
@@ -36,7 +32,7 @@ class Run:
     Args:
         facts: what the data are, see ``common.data.SpokenDigits.describe``.
         parameters: number of parameters of each encoder.
-        task2_checkpoint: the file that the encoders come from, in a task that reads one.
+        pretrained: the encoders that a task begins with, if it reads any; their weights decide its results.
     """
 
     def __init__(
@@ -44,67 +40,60 @@ class Run:
         settings: Settings,
         facts: dict[str, Any],
         parameters: dict[str, int],
-        task2_checkpoint: Path | None = None,
+        pretrained: nn.Module | None = None,
     ) -> None:
         self.settings, self.folder = settings, settings.output_dir
-        digest = hashlib.sha256(task2_checkpoint.read_bytes()).hexdigest()[:16] if task2_checkpoint else None
-        arguments = {name: value for name, value in asdict(settings).items() if name not in NOT_RECORDED}
+        arguments = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
         self.record = facts | {
             "seed": settings.seed,
-            "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in arguments.items()},
-            "task2_checkpoint": digest,
+            "arguments": {name: value for name, value in arguments.items() if name not in NOT_RECORDED},
+            "task2_checkpoint": _digest(pretrained) if pretrained else None,
             "parameters": parameters,
             "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
         }
 
-    @rank_zero_only
     def open(self) -> None:
-        """Make the folder, lock it until the process ends, and delete stale results of an earlier run.
+        """Make the folder, lock it until the process ends, and delete the stale results of an earlier run.
 
-        Those are its metrics, pictures and examples, and the epochs from which it could be resumed. With ``--resume``
-        they stay; if this very run has finished already, the process ends here with exit code 0.
+        With ``--resume`` they stay, and if this very run has finished already, the process ends with exit code 0.
 
         Raises:
-            UserError: the folder cannot be made or written, another run is writing there, or ``--resume`` finds the
-                results of a run with other settings.
+            UserError: the folder cannot be written, another run is writing there, or ``--resume`` finds another run.
         """
         metrics = self.folder / "metrics.json"
+        if self.settings.resume and metrics.is_file():  # in each of several processes: one that went on would wait
+            self.refuse_other_run(metrics, _earlier_record(metrics))
+            rank_zero_only(say)(f"{metrics}: this run has finished; nothing is left to do")
+            sys.exit()
+        self._prepare_folder()
+
+    @rank_zero_only
+    def _prepare_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
+            tempfile.TemporaryFile(dir=self.folder).close()
             _lock(self.folder.resolve())
             unfinished = list(self.folder.glob("*/last.ckpt"))
             if self.settings.resume:
-                if metrics.is_file():
-                    self.refuse_other_run(metrics, _read_json(metrics).get("run"))
-                    say(f"{metrics}: this run has finished; nothing is left to do")
-                    sys.exit()
                 if unfinished:
                     return
                 say(f"--resume: nothing to resume in {self.folder}; starting anew")
             pictures = filter(is_own_picture, self.folder.glob("*.png"))
-            others = (self.folder / name for name in ("metrics.txt", "examples.json"))
-            for path in (metrics, *others, *pictures, *unfinished):
+            texts = (self.folder / name for name in ("metrics.json", "metrics.txt", "examples.json"))
+            for path in (*texts, *pictures, *unfinished):
                 path.unlink(missing_ok=True)
         except OSError as error:
             message = f"--output-dir {self.folder}: cannot write there ({error.strerror}); name another folder"
             raise UserError(message) from error
 
     def refuse_other_run(self, path: Path, earlier: Any) -> None:
-        """Raise UserError unless ``earlier``, the record in ``path``, is of a run with the settings of this one."""
+        """Raise UserError unless ``earlier``, the record in ``path``, is of a run with these settings and inputs."""
         try:
-            arguments = dict(earlier["arguments"])
-            corpus, checkpoint = earlier["fingerprint"], earlier["task2_checkpoint"]
-        except (LookupError, TypeError, ValueError) as error:  # not a record of this version
+            before = _what_decides(earlier)
+        except (AttributeError, LookupError, TypeError) as error:  # not a record of this version
             raise UserError(f"--resume: {path} cannot be read; start anew without --resume") from error
-        differing = [
-            f"--{name.replace('_', '-')} {arguments.get(name)} (now {value})"
-            for name, value in self.record["arguments"].items()
-            if name not in WITHOUT_INFLUENCE and arguments.get(name) != value
-        ]
-        differing += ["another corpus"] if corpus != self.record["fingerprint"] else []
-        differing += ["another task 2 checkpoint"] if checkpoint != self.record["task2_checkpoint"] else []
+        now = _what_decides(self.record)
+        differing = [f"{name} {before.get(name)} (now {now[name]})" for name in now if before.get(name) != now[name]]
         if differing:
             raise UserError(f"--resume: {path} is of a run with {', '.join(differing)}; start anew without --resume")
 
@@ -143,11 +132,23 @@ def _cell(row: dict[str, Any], key: str) -> str:
     return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _earlier_record(metrics: Path) -> Any:
     try:
-        return dict(json.loads(path.read_text()))
-    except (TypeError, ValueError):
-        return {}
+        return json.loads(metrics.read_text())["run"]
+    except (LookupError, TypeError, ValueError):
+        return None
+
+
+def _what_decides(record: dict[str, Any]) -> dict[str, Any]:
+    """What the results of a run depend on: its flags and input files."""
+    arguments = {f"--{name.replace('_', '-')}": value for name, value in record["arguments"].items()}
+    inputs = {"corpus": record["fingerprint"], "task 2's encoders": record["task2_checkpoint"]}
+    return {name: value for name, value in (arguments | inputs).items() if name not in WITHOUT_INFLUENCE}
+
+
+def _digest(module: nn.Module) -> str:
+    weights = b"".join(value.cpu().numpy().tobytes() for value in module.state_dict().values())
+    return hashlib.sha256(weights).hexdigest()[:16]
 
 
 def seconds() -> float:
@@ -158,20 +159,14 @@ def seconds() -> float:
 @functools.cache  # once per process
 def _lock(folder: Path) -> None:
     """Hold ``folder`` until the process ends, however it ends."""
-    if fcntl is None:
+    if sys.platform == "win32":
         return
+    import fcntl
+
     descriptor = os.open(folder, os.O_RDONLY)
+    # A loader process may outlive a killed run by seconds and must not keep the lock.
+    os.register_at_fork(after_in_child=lambda: os.close(descriptor))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        os.close(descriptor)
         raise UserError(f"--output-dir {folder}: another run is writing there; name another folder") from error
-    # A loader process may outlive a killed run by seconds and must not keep the lock. Its own children find the list
-    # empty: by then the number may belong to another file.
-    held = [descriptor]
-
-    def release() -> None:
-        while held:
-            os.close(held.pop())
-
-    os.register_at_fork(after_in_child=release)

@@ -13,21 +13,20 @@ A file that cannot be used is reported on stderr; the others are still used, and
     anna   0.354  who.wav
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from common.checkpoints import load_contrastive, load_whitening
+from common.checkpoints import load, load_whitening
 from common.data import Batch
 from common.evaluate import embed
-from common.run.cli import Parser, run
-from common.run.console import UserError, align, printable
-from common.run.settings import Settings, a_folder, number
+from common.modules import ContrastiveModel
+from common.run.cli import Parser, Settings, a_folder, number, run
+from common.run.console import UserError, printable
 from common.speakers import Verification, equal_error_rate, unit_length
-from common.voice.recordings import answer
+from common.voice.recordings import answer, report
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 # Towards 0 the closest of a person's recordings decides, which is best where there are many; towards infinity their
@@ -44,68 +43,66 @@ class Enrolment:
         self.z_, self.membership_ = unit_length(z), np.eye(len(self.people_))[index]  # [n, D], [n, people]
         return self
 
-    def similarity(self, z: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+    def similarity(self, z: np.ndarray, counted: np.ndarray | float = 1.0) -> np.ndarray:
         """Soft maximum of the cosine similarities of embeddings [q, D] to each person's recordings: [q, people].
 
-        ``counted`` [q, n] is 0 for recordings to leave out, else 1; -inf where all of a person's are left out.
+        ``counted`` [q, n] is 0 for recordings to leave out, else 1; nan where all of a person's are left out.
         """
-        cosine = unit_length(z) @ self.z_.T  # [q, n]
-        counted = np.ones_like(cosine) if counted is None else counted
-        total = (counted * np.exp(cosine / SOFTNESS)) @ self.membership_  # [q, people]
-        with np.errstate(divide="ignore"):
-            return SOFTNESS * np.log(total / (counted @ self.membership_).clip(min=1))
+        weight = np.exp(unit_length(z) @ self.z_.T / SOFTNESS)  # [q, n]
+        counted = np.broadcast_to(counted, weight.shape)
+        with np.errstate(invalid="ignore"):
+            return SOFTNESS * np.log((counted * weight) @ self.membership_ / (counted @ self.membership_))
 
-    def equal_errors(self) -> Verification | None:
+    def equal_errors(self) -> Verification:
         """Verify each recording against the others of its person, and against the closest other person.
 
-        ``None`` where one person is enrolled, or nobody with two recordings.
+        Raises:
+            UserError: one person is enrolled, or nobody with two recordings.
         """
         similarity = self.similarity(self.z_, 1 - np.eye(len(self.z_)))  # [n, people]
         own = self.membership_ == 1
-        scores = np.concatenate([similarity[own], np.where(own, -np.inf, similarity).max(axis=1)])
-        same = np.repeat([True, False], len(own))
-        compared = np.isfinite(scores)  # a person's only recording has no others
-        if len(np.unique(same[compared])) < 2:
-            return None
-        return equal_error_rate(scores[compared], same[compared])
+        genuine = similarity[own][np.isfinite(similarity[own])]  # a person's only recording has no others
+        impostor = np.where(own, -np.inf, similarity).max(axis=1)
+        if len(self.people_) < 2 or len(genuine) == 0:
+            raise UserError("too few recordings for a threshold; enrol two people or more, or give --threshold")
+        same = np.repeat([True, False], [len(genuine), len(impostor)])
+        return equal_error_rate(np.concatenate([genuine, impostor]), same)
 
 
 def main(task2_checkpoint: Path, enrol: Path, queries: list[Path], as_json: bool, threshold: float | None) -> None:
-    model, whitening = load_contrastive(task2_checkpoint), load_whitening(task2_checkpoint)
+    model, whitening = load(task2_checkpoint, ContrastiveModel), load_whitening(task2_checkpoint)
 
-    def embeddings(batches: list[Batch]) -> list[dict]:
-        return [{"z": z} for z in whitening.transform(embed(model.embedder, batches).z["concat"])]
+    def embeddings(batches: list[Batch]) -> np.ndarray:
+        return whitening.transform(embed(model.embedder, batches).z["concat"])  # [n, D]
 
-    visible = [file for person in enrol.glob("[!.]*/") for file in person.iterdir() if file.name[0] != "."]
-    files = sorted(file for file in visible if file.suffix.lower() in SUFFIXES)
-    usable = {Path(each["file"]): each["z"] for each in answer(embeddings, files) if "z" in each}
+    files = sorted(file for file in enrol.glob("[!.]*/[!.]*") if file.suffix.lower() in SUFFIXES)
+    recordings = answer(lambda batches: [{"z": z} for z in embeddings(batches)], files)
+    usable = [each for each in recordings if "z" in each]
     if not usable:
         raise UserError(f"--enrol {enrol}: no usable recordings; expected a folder per person, such as {enrol}/anna/")
-    enrolment = Enrolment().fit(np.array(list(usable.values())), [file.parent.name for file in usable])
+    person = [Path(each["file"]).parent.name for each in usable]
+    enrolment = Enrolment().fit(np.array([each["z"] for each in usable]), person)
     enrolled = f"{len(usable)} recordings of {len(enrolment.people_)} speaker(s) enrolled"
     if threshold is None:
         errors = enrolment.equal_errors()
-        if errors is None:
-            raise UserError(f"{enrolled}: too few to find a threshold; enrol two people or more, or give --threshold")
         threshold = errors.threshold
         enrolled += f", their equal error rate {errors.eer:.0%}"
     print(f"{enrolled}; threshold {threshold:.3f}", file=sys.stderr)
 
-    answers = answer(embeddings, queries)
-    identified = [each for each in answers if "z" in each]
-    for each in identified:
-        (similarity,) = enrolment.similarity(each.pop("z")[None])  # [people]
-        closest, highest = str(enrolment.people_[similarity.argmax()]), float(similarity.max())
-        each |= {"person": closest if highest >= threshold else None, "closest": closest, "similarity": highest}
-    if as_json:
-        print(json.dumps({"threshold": threshold, "answers": answers}, indent=1))
-    rows = [
-        [printable(each["person"] or "nobody"), f"{each['similarity']:6.3f}", printable(each["file"])]
-        for each in identified
-    ]
-    for line in align(rows) if not as_json else ():
-        print(line)
-    if len(usable) < len(files) or len(identified) < len(queries):
+    def identify(batches: list[Batch]) -> list[dict]:
+        similarity = enrolment.similarity(embeddings(batches))  # [q, people]
+        closest, highest = enrolment.people_[similarity.argmax(axis=1)].tolist(), similarity.max(axis=1).tolist()
+        return [
+            {"person": name if value >= threshold else None, "closest": name, "similarity": value}
+            for name, value in zip(closest, highest, strict=True)
+        ]
+
+    def columns(each: dict) -> list[str]:
+        return [printable(each["person"] or "nobody"), f"{each['similarity']:6.3f}"]
+
+    answers = answer(identify, queries)
+    report(answers, columns, {"threshold": threshold, "answers": answers} if as_json else None)
+    if len(usable) < len(files):
         sys.exit(1)
 
 

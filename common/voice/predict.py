@@ -11,35 +11,25 @@ A file that cannot be used is reported on stderr; the others are still predicted
     7  0.962  my_seven.wav
 """
 
-import json
-import sys
 from pathlib import Path
 
 from common.checkpoints import load
 from common.data import Batch
 from common.evaluate import predict_digits
 from common.modules import DigitClassifier
-from common.run.cli import Parser, run
-from common.run.console import printable
-from common.run.settings import a_path
-from common.voice.recordings import answer
+from common.run.cli import Parser, a_path, run
+from common.voice.recordings import answer, report
 
 
 def main(checkpoint: Path, files: list[Path], as_json: bool) -> None:
-    model = load(checkpoint, DigitClassifier, flag="CHECKPOINT")
+    model = load(checkpoint, DigitClassifier)
 
     def predict(batches: list[Batch]) -> list[dict]:
         rows = predict_digits(model, batches).logits.softmax(dim=1).tolist()  # [n, 10]
         return [{"digit": row.index(max(row)), "confidence": max(row), "probabilities": row} for row in rows]
 
     answers = answer(predict, files)
-    if as_json:
-        print(json.dumps(answers, indent=1))
-    usable = [each for each in answers if "error" not in each]
-    for each in usable if not as_json else ():
-        print(f"{each['digit']}  {each['confidence']:.3f}  {printable(each['file'])}")
-    if len(usable) < len(files):
-        sys.exit(1)
+    report(answers, lambda each: [str(each["digit"]), f"{each['confidence']:.3f}"], answers if as_json else None)
 
 
 if __name__ == "__main__":

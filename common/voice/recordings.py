@@ -1,17 +1,16 @@
 """Read recordings of one spoken digit each, from sound files of any kind, in the form that the models take."""
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 
-from common.audio import SAMPLES
 from common.corpus.decode import read_clip, standardise
 from common.data import Batch
-from common.run.console import printable
+from common.run.console import align, printable
 
 
 def read_recording(path: str | Path) -> np.ndarray:
@@ -20,24 +19,7 @@ def read_recording(path: str | Path) -> np.ndarray:
     Raises:
         ValueError: it cannot be read, is silent, or has a rate or length that is not a spoken digit's.
     """
-    try:
-        return standardise(*read_clip(Path(path)))
-    except OSError as error:
-        raise ValueError(f"it cannot be opened ({error.strerror})") from error
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"it cannot be read as sound ({error.error_string})") from error
-
-
-def read_recordings(paths: Iterable[str | Path]) -> tuple[np.ndarray, list[str]]:
-    """The recordings that can be used, [n, 16000] int16, and for each path its fault, or "" if it has none."""
-    waves, faults = [], []
-    for path in paths:
-        try:
-            waves.append(read_recording(path))
-            faults.append("")
-        except ValueError as error:
-            faults.append(printable(str(error)))
-    return np.array(waves, dtype=np.int16).reshape(-1, SAMPLES), faults
+    return standardise(*read_clip(Path(path)))
 
 
 def answer(function: Callable[[list[Batch]], Iterable[dict]], paths: Sequence[Path]) -> list[dict]:
@@ -45,11 +27,29 @@ def answer(function: Callable[[list[Batch]], Iterable[dict]], paths: Sequence[Pa
 
     Returns an answer for each path, with its ``file``. If it cannot be used, its ``error`` is also printed on stderr.
     """
-    waves, faults = read_recordings(paths)
-    batches = [Batch(part, *[torch.full((len(part),), -1)] * 2) for part in torch.from_numpy(waves).split(256)]
-    remaining, answers = iter(function(batches) if len(waves) else ()), []
-    for path, fault in zip(paths, faults, strict=True):
-        if fault:
-            print(f"{printable(str(path))}: {fault}", file=sys.stderr)
-        answers.append({"file": str(path)} | ({"error": fault} if fault else next(remaining)))
+    answers, waves = [{"file": str(path)} for path in paths], []
+    for each in answers:
+        try:
+            waves.append(read_recording(each["file"]))
+        except ValueError as error:
+            each["error"] = printable(str(error))
+            print(f"{printable(each['file'])}: {each['error']}", file=sys.stderr)
+    if waves:
+        parts = torch.from_numpy(np.stack(waves)).split(256)
+        batches = [Batch(part, *[torch.full((len(part),), -1)] * 2) for part in parts]  # digit and speaker are unknown
+        usable = (each for each in answers if "error" not in each)
+        for each, result in zip(usable, function(batches), strict=True):
+            each.update(result)
     return answers
+
+
+def report(answers: list[dict], columns: Callable[[dict], list[str]], as_json: object) -> None:
+    """Print ``as_json``, or without it a line per usable recording; end with exit code 1 if one cannot be used."""
+    if as_json:
+        print(json.dumps(as_json, indent=1))
+    else:
+        usable = (each for each in answers if "error" not in each)
+        for line in align([[*columns(each), printable(each["file"])] for each in usable]):
+            print(line)
+    if any("error" in each for each in answers):
+        sys.exit(1)

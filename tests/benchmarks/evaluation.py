@@ -27,9 +27,9 @@ from timing import interleave, ratio, show, timed
 from common.data import SpokenDigits
 from common.evaluate import Embeddings, embed, linear_probe
 from common.modules import ContrastiveModel, DigitClassifier
-from common.plots.scatter import tsne
+from common.plots import tsne
+from common.run.cli import Settings
 from common.run.output import Run
-from common.run.settings import Settings
 from common.speakers import halves, identify, verify, whiten
 from common.training import fit
 

@@ -20,9 +20,8 @@ from timing import interleave, ratio, show, timed
 
 from common.data import SpokenDigits
 from common.modules import ContrastiveModel, DigitClassifier
-from common.run.cli import run_task, task_parser
+from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
-from common.run.settings import Settings
 from common.training import fit
 
 REPEATS = 5

@@ -45,8 +45,8 @@ from common.corpus.cache import open_cache
 from common.corpus.clips import SYNTHETIC_MARKER, Clip, Corpus, audiomnist_names, open_folder
 from common.data import SpokenDigits
 from common.modules import DigitClassifier
+from common.run.cli import Settings
 from common.run.output import Run
-from common.run.settings import Settings
 from common.training import fit
 
 FILE_RATE = 48_000  # Hz

@@ -30,9 +30,8 @@ from tqdm import tqdm
 from common.data import SpokenDigits
 from common.evaluate import predict_digits
 from common.modules import DigitClassifier
-from common.run.cli import keep_freed_memory
+from common.run.cli import Settings, keep_freed_memory
 from common.run.output import Run
-from common.run.settings import Settings
 from common.training import fit
 
 ALL_CLIPS = 30_000

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from timing import show
 
-from common.checkpoints import load_contrastive, load_whitening
+from common.checkpoints import load, load_whitening
 from common.data import SpokenDigits
 from common.evaluate import embed
-from common.run.cli import run, task_parser
-from common.run.settings import Settings, number
+from common.modules import ContrastiveModel
+from common.run.cli import Settings, number, run, task_parser
 from common.voice.identify import Enrolment
 
 
@@ -32,7 +32,6 @@ def measure(z: np.ndarray, speaker: np.ndarray, people: int, clips: int, rng: np
     rows = np.concatenate([rng.permutation(np.flatnonzero(speaker == person))[:clips] for person in enrolled])
     enrolment = Enrolment().fit(z[rows], speaker[rows])
     errors = enrolment.equal_errors()
-    assert errors is not None  # two people or more, with several clips
     queries = np.setdiff1d(np.arange(len(z)), rows)
     similarity = enrolment.similarity(z[queries])  # [queries, people]
     accepted = similarity.max(axis=1) >= errors.threshold
@@ -44,7 +43,7 @@ def measure(z: np.ndarray, speaker: np.ndarray, people: int, clips: int, rng: np
 def main(draws: int, **flags: Any) -> None:
     settings = Settings(**flags)
     data = SpokenDigits(**settings.data)
-    model = load_contrastive(settings.task2_checkpoint, data)
+    model = load(settings.task2_checkpoint, ContrastiveModel, data)
     test = embed(model.embedder, data.loader("test"))
     z = load_whitening(settings.task2_checkpoint).transform(test.z["concat"])
     rng = np.random.default_rng(settings.seed)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.corpus import download
+from common.corpus import source
 from common.corpus.clips import SYNTHETIC_NAME, open_folder
 
 
@@ -42,7 +42,7 @@ def test_show_downloads_nothing(command):
 
 
 def test_fetch_downloads_the_clips_of_the_ratio_into_the_folder(command, monkeypatch):
-    monkeypatch.setattr(download, "fetch", lambda clips, root: len(clips))
+    monkeypatch.setattr(source, "fetch", lambda clips, root: len(clips))
     assert command("fetch", "here", "--ratio", "0.01").startswith("300 clips fetched; here holds the 300")
     assert "data/AudioMNIST holds the 300" in command("fetch", "--ratio", "0.01")
 

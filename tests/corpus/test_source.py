@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.corpus import download
+from common.corpus import source
 from common.corpus.clips import SYNTHETIC_MARKER, SYNTHETIC_NAME, audiomnist_names
 from common.corpus.source import AUDIOMNIST_DIR, find_corpus
 from common.run.console import UserError
@@ -27,9 +27,9 @@ def downloads(monkeypatch) -> list[list]:
         assert root == AUDIOMNIST_DIR
         calls.append(list(clips))
         (root / "data").mkdir(parents=True, exist_ok=True)
-        (root / download.MARKER).touch()
+        (root / source.MARKER).touch()
 
-    monkeypatch.setattr(download, "fetch", fetch)
+    monkeypatch.setattr(source, "fetch", fetch)
     return calls
 
 

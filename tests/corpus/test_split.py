@@ -6,8 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from common.corpus.clips import Clip, Corpus, audiomnist_names
-from common.corpus.split import split_clips
+from common.corpus.clips import Clip, Corpus, audiomnist_names, split_clips
 from common.run.console import UserError
 
 AUDIOMNIST = Corpus("AudioMNIST", audiomnist_names(), None)
@@ -85,8 +84,8 @@ def test_the_seed_fixes_the_validation_repetitions_and_nothing_else():
 @pytest.mark.parametrize(
     "clips, problem",
     [
-        (named_clips("12"), "200 of 2 speaker.*at least 3"),
-        (named_clips("123", digits=[0], repetitions=1), "3 of 3 speaker"),
+        (named_clips("12"), "200 clips of 2 speaker.*3 speakers"),
+        (named_clips("123", digits=[0], repetitions=1), "3 clips of 3 speaker"),
     ],
 )
 def test_too_few_clips_to_split_are_refused_in_one_line(clips, problem):

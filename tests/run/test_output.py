@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import nn
 
 from common.evaluate import accuracy_metrics
+from common.run.cli import Settings
 from common.run.console import UserError
 from common.run.files import PICTURE_MARK
 from common.run.output import Run
-from common.run.settings import Settings
 
 FACTS = {"corpus": "tones", "fingerprint": "abc", "clips": {"train": 80, "val": 20, "test": 50}, "speakers": 6}
 RESULTS = {
@@ -129,9 +131,25 @@ def test_a_finished_run_is_not_repeated(make_run, tmp_path, capsys):
 
 def test_results_on_another_corpus_or_checkpoint_are_refused(make_run):
     run = make_run()
-    for key, message in (("fingerprint", "another corpus"), ("task2_checkpoint", "another task 2 checkpoint")):
-        with pytest.raises(UserError, match=f"is of a run with {message}; start anew"):
+    for key, name in (("fingerprint", "corpus"), ("task2_checkpoint", "task 2's encoders")):
+        with pytest.raises(UserError, match=rf"is of a run with {name} other \(now {run.record[key]}\); start anew"):
             run.refuse_other_run(Path("metrics.json"), run.record | {key: "other"})
+
+
+def test_encoders_are_recorded_by_their_weights(tmp_path):
+    first, same, other = (nn.Linear(2, 2) for _ in range(3))
+    same.load_state_dict(first.state_dict())
+    records = [Run(Settings(output_dir=tmp_path), FACTS, {}, encoders).record for encoders in (first, same, other)]
+    assert records[0] == records[1] != records[2] and records[0]["task2_checkpoint"]
+
+
+def test_all_processes_of_a_finished_run_end(make_run, monkeypatch, capsys):
+    make_run().write_metrics("Title", RESULTS)
+    capsys.readouterr()
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    with pytest.raises(SystemExit):
+        make_run(resume=True).open()
+    assert capsys.readouterr().out == "", "the process of rank zero has said it"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"run": 1}', '{"run": {"arguments": 3}}', '{"1d": {}}'])

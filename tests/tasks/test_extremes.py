@@ -55,7 +55,7 @@ def test_a_silent_corpus_is_one_line(outcomes, write_tones, tmp_path):
 @pytest.mark.parametrize("speakers, repetitions", [(1, 10), (2, 1)])
 def test_one_speaker_or_two_clips_are_one_line(outcomes, write_tones, tmp_path, speakers, repetitions):
     corpus = write_tones(tmp_path / "tones", SPEAKERS[:speakers], digits=[0], repetitions=repetitions)
-    assert all("at least 3 are needed" in error for error in outcomes(corpus))
+    assert all("it takes 3 speakers" in error for error in outcomes(corpus))
 
 
 def test_one_digit_gives_results(outcomes, write_tones, tmp_path):

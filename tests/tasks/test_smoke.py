@@ -204,7 +204,7 @@ def test_the_report_holds_all_pictures_and_sounds(folder, run_here, monkeypatch,
     for path in PICTURES:
         assert base64.b64encode((folder / path).read_bytes()).decode() in page, path
     assert page.count("<audio ") == 8 and SYNTHETIC_NAME in page
-    assert "://" not in page and "No results" not in page and "are not there" not in page
+    assert "://" not in page and "No results" not in page
 
 
 # --- in two processes, and in this one
@@ -250,7 +250,7 @@ def test_the_same_seed_repeats_every_number_and_picture(
     for name, first in metrics.items():
         again = json.loads(Path(name, "metrics.json").read_text())
         for run in (first["run"], again["run"]):
-            del run["seconds"], run["task2_checkpoint"]  # the digest of a file that holds the seconds of each epoch
+            del run["seconds"]
         assert json.dumps(again) == json.dumps(first)
     for path in PICTURES:
         assert Path(path).read_bytes() == (folder / path).read_bytes(), path
@@ -287,7 +287,7 @@ def test_a_missing_checkpoint_is_one_line_and_the_earlier_results_stay(folder, r
     with pytest.raises(SystemExit) as caught:
         run_here(f"task{task}.py", *SYNTHETIC, flag, "missing.ckpt")
     message = str(caught.value)
-    assert message.startswith(f"task{task}.py: error: {flag}") and "missing.ckpt" in message and "\n" not in message
+    assert message.startswith(f"task{task}.py: error: missing.ckpt") and "\n" not in message
     assert {path: path.read_bytes() for path in (folder / FOLDERS[task - 1]).rglob("*.*")} == before
 
 

@@ -1,0 +1,249 @@
+"""Pictures of results: learning curves, bars, confusion matrices, error trade-offs, and embeddings in the plane.
+
+Every function writes one PNG file, ``path``, with a title and a caption that names the data. A key of a model in the
+title is shown as ``model_name`` writes it.
+"""
+
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from scipy.special import ndtri
+from sklearn.manifold import TSNE
+from sklearn.preprocessing import StandardScaler
+
+from common.run.console import model_name, progress_bar, shortened
+from common.run.files import PICTURE_MARK, write_atomically
+from common.speakers import Verification
+
+STYLE = {
+    "text.parse_math": False,  # names of speakers and corpora come from folders and may contain dollar signs
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "0.6",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+# Ten colours that colour-blind readers can tell apart: Petroff's (arXiv:2107.02270), with black for one of two greys.
+DIGIT_COLORS = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#000000", "#92dadd",
+)  # fmt: skip
+# Okabe and Ito's colours without yellow, which is too light on white. Each cycle through them has its own marker.
+BLUE, GREEN, ORANGE = "#0072B2", "#009E73", "#D55E00"
+COLORS = (BLUE, "#E69F00", GREEN, "#CC79A7", "#56B4E9", ORANGE, "#000000")
+SPEAKER_STYLES = tuple(itertools.product("o^sDvPX*<", COLORS))  # (marker, color)
+LINES = {"1d": (BLUE, "-"), "2d": (ORANGE, "--"), "concat": (GREEN, "-.")}
+ERROR_RATES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)  # on the axes of a detection error trade-off
+MAX_CLASSES = 26  # of a confusion matrix that has room for every number and name
+
+
+@contextmanager
+def picture(path: Path, width: float, height: float, title: str, caption: str) -> Iterator[Figure]:
+    """Give a new figure of ``width`` x ``height`` inches to the ``with`` block, and write it at the end.
+
+    It does not depend on the user's matplotlib settings. Of several processes only the first one writes.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with style.context(["default", STYLE]):
+        figure = Figure((width, height), dpi=150, layout="constrained")  # not pyplot's, which would be kept
+        figure.suptitle(model_name(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
+        figure.supxlabel(caption, x=0.01, ha="left", fontsize=9, color="0.35")
+        yield figure
+        content = io.BytesIO()
+        figure.savefig(content, format="png", bbox_inches="tight", metadata={"Software": PICTURE_MARK.decode()})
+    rank_zero_only(write_atomically)(path, content.getvalue())
+
+
+def draw_learning_curves(path: Path, history: list[dict[str, float]], title: str, caption: str) -> None:
+    """Draw loss and accuracy by epoch, and mark the epoch with the lowest validation loss, which is kept.
+
+    Args:
+        history: a dict for each epoch: epoch, train_loss, val_loss, and train_acc and val_acc if there are labels.
+    """
+    measures = [measure for measure in ("loss", "acc") if f"train_{measure}" in history[0]]
+    epochs = [row["epoch"] for row in history]
+    kept = min(history, key=lambda row: row["val_loss"])
+    marker = "o" if len(epochs) < 20 else ""  # one epoch alone makes no line
+    with picture(path, 7, 3.6, title, caption) as figure:
+        for axes, measure in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures, strict=True):
+            for stage, label, color, line in (("train", "training", ORANGE, "--"), ("val", "validation", BLUE, "-")):
+                values = [row[f"{stage}_{measure}"] for row in history]
+                axes.plot(epochs, values, line, marker=marker, markersize=3, color=color, label=label)
+            axes.plot(kept["epoch"], kept[f"val_{measure}"], "o", color=BLUE, label=f"kept: epoch {kept['epoch']}")
+            axes.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5), ylabel="loss")
+            if measure == "acc":
+                axes.set(ylabel="accuracy", ylim=(0, 1.03))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axes.grid(axis="y", color="0.93")
+        axes.legend()
+
+
+def draw_bars(path: Path, series: dict[str, dict[str, dict]], title: str, caption: str) -> None:
+    """Draw the test accuracies of several models side by side for each series, with 95% intervals.
+
+    Args:
+        series: {series: {model: metrics}}; the first series is the lightest.
+    """
+    width = 0.8 / len(series)
+    colors = matplotlib.colormaps["Blues"](np.linspace(0.4, 0.8, len(series)))
+    with picture(path, 7, 4, title, caption) as figure:
+        axes = figure.subplots()
+        for index, (label, results) in enumerate(series.items()):
+            values = np.array([result["test_acc"] for result in results.values()])
+            low, high = np.array([result["test_acc_ci95"] for result in results.values()]).T
+            x = np.arange(len(values)) + (index - (len(series) - 1) / 2) * width
+            errors = np.clip([values - low, high - values], 0, None)  # rounding may put a value outside its interval
+            bars = axes.bar(x, values, width, color=colors[index], label=label, yerr=errors, capsize=3)
+            axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=9)
+        axes.axhline(0.1, color=ORANGE, linestyle=":", label="chance")
+        axes.set_xticks(range(len(values)), map(model_name, results))
+        axes.set(ylim=(0, 1.1), yticks=np.linspace(0, 1, 6), ylabel="accuracy")
+        figure.legend(loc="outside right center")
+
+
+def draw_confusion(
+    path: Path, true: np.ndarray, predicted: np.ndarray, title: str, caption: str, names: Sequence[str] = "0123456789"
+) -> None:
+    """Draw a confusion matrix: numbers of clips, coloured by their share of the true class.
+
+    Args:
+        true, predicted: [n] indices into ``names``. Classes that do not occur are left out.
+    """
+    classes = np.union1d(true, predicted)
+    rows, columns = ((indices == classes[:, None]).astype(int) for indices in (true, predicted))  # [classes, n]
+    counts = rows @ columns.T
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    step = -(-len(classes) // MAX_CLASSES)
+    labels = [_ending(names[index], 14) for index in classes[::step]]
+    with picture(path, 6.4, 6, title, caption) as figure:
+        axes = figure.subplots()
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        figure.colorbar(image, label="share of the true class", shrink=0.6)
+        if step == 1:
+            for row, column in zip(*counts.nonzero(), strict=True):
+                font: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": min(9, 150 / len(classes))}
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(counts[row, column]), color=color, **font)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks(range(0, len(classes), step), labels, fontsize=9)
+        axes.tick_params(axis="x", rotation=90 if max(map(len, labels)) > 2 else 0)
+        axes.set(xlabel="predicted", ylabel="true")
+
+
+def draw_det(path: Path, curves: dict[str, Verification | None], title: str, caption: str) -> None:
+    """Draw detection error trade-offs on normal-deviate axes (Martin et al., Eurospeech 1997), with the EERs marked.
+
+    Args:
+        curves: {"1d", "2d" or "concat": its error rates, or None if they could not be measured}.
+    """
+    ticks = ndtri(ERROR_RATES)
+    with picture(path, 5.8, 6, title, caption) as figure:
+        axes = figure.subplots()
+        axes.plot(ticks, ticks, color="0.8", linewidth=1, label="equal errors")
+        for name, curve in curves.items():
+            if curve is not None:
+                color, line = LINES[name]
+                # The normal deviate of no errors is infinite: they are drawn at the edge of the plot.
+                x, y = ndtri(np.clip([curve.false_accepts, curve.false_rejects], ERROR_RATES[0], 0.999))
+                eer = ndtri(max(curve.eer, ERROR_RATES[0]))
+                axes.plot(x, y, line, color=color, label=f"{model_name(name)}: EER {curve.eer:.1%}")
+                axes.plot(eer, eer, "o", color=color, markeredgecolor="white")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks(ticks, [f"{100 * rate:g}%" for rate in ERROR_RATES])
+        limits = (ticks[0] - 0.05, ticks[-1])
+        axes.set(xlim=limits, ylim=limits, xlabel="false accepts", ylabel="false rejects", aspect="equal")
+        axes.grid(color="0.93")
+        axes.legend(loc="upper right")
+
+
+def tsne(z: np.ndarray, seed: int, name: str) -> tuple[np.ndarray, float]:
+    """Standardise embeddings and lay them out in the plane with t-SNE (van der Maaten and Hinton, JMLR 9, 2008).
+
+    Args:
+        z: [n, D] embeddings.
+        name: of the embeddings in the progress message.
+
+    Returns:
+        the layout [n, 2], and the perplexity: 30, or less if there are too few clips for it.
+    """
+    perplexity = max(1.0, min(30.0, (len(z) - 1) / 3))
+    with progress_bar(f"t-SNE of {name}", len(z), "clips") as progress:
+        if not np.ptp(z, axis=0).any():  # scikit-learn's t-SNE crashes if all points are equal
+            layout = np.zeros((len(z), 2))
+        else:
+            model = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=-1)
+            layout = model.fit_transform(StandardScaler().fit_transform(z))
+        progress.update(len(z))
+    return layout, perplexity
+
+
+def draw_embeddings(
+    path: Path, layouts: dict[str, np.ndarray], colorings: dict[str, tuple[np.ndarray, Sequence[str]]], caption: str
+) -> None:
+    """Draw layouts of embeddings: a column for each layout, and a row with a legend for each coloring.
+
+    The axes are the same for all colorings, so that two plots of one layout can be laid over each other.
+
+    Args:
+        layouts: {model: [n, 2]}.
+        colorings: {"digit" or "speaker": (labels [n], the names that they index)}.
+    """
+    # Inches of a plot, and names in a column of its legend.
+    side, rows = (5.6, 34) if len(layouts) == len(colorings) == 1 else (2.6, 16)
+    width, height = side * len(layouts), side * len(colorings) + 0.9
+    with picture(path, width, height, "Embeddings of test clips (t-SNE)", caption) as figure:
+        figure.set_layout_engine("none")  # so that a legend does not change the axes
+        edges = {"left": 0.1 / width, "right": 1, "bottom": 0.35 / height, "top": 1 - 0.6 / height}
+        grid = figure.subplots(len(colorings), len(layouts), squeeze=False, gridspec_kw=edges | {"wspace": 0.05})
+        for row, (coloring, (labels, names)) in zip(grid, colorings.items(), strict=True):
+            for axes, (model, layout) in zip(row, layouts.items(), strict=True):
+                _scatter(axes, layout, labels, names, coloring, side)
+                axes.set_title(f"{model_name(model)} by {coloring}", fontsize=10)
+            handles, shown = row[-1].get_legend_handles_labels()
+            columns = -(-len(shown) // rows)
+            shown = [" " + _ending(name, 32 // columns) for name in shown]
+            place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "ncols": columns}
+            space: dict[str, Any] = {"handlelength": 1, "handletextpad": 0, "columnspacing": 0.6, "labelspacing": 0.35}
+            legend = row[-1].legend(handles, shown, fontsize=8, **place, **space)
+            for handle in filter(None, legend.legend_handles):
+                handle.set(sizes=[30], alpha=1)
+
+
+def _scatter(
+    axes: Axes, layout: np.ndarray, labels: np.ndarray, names: Sequence[str], coloring: str, side: float
+) -> None:
+    size = np.clip(450 * side**2 / len(layout), side, side**2)  # of a marker, in square points
+    for label, (marker, color) in zip(np.unique(labels), itertools.cycle(SPEAKER_STYLES)):
+        points = layout[labels == label]
+        if coloring == "digit":
+            marker, color = "o", DIGIT_COLORS[label]
+            # The digit is also written above its points, because colours are hard to tell apart for some readers. The
+            # point nearest to the median is inside a cluster even if there are several.
+            middle = points[np.linalg.norm(points - np.median(points, axis=0), axis=1).argmin()]
+            text = axes.annotate(names[label], middle, (0, side + 4), textcoords="offset points", ha="center")
+            text.set(fontsize=side + 8, fontweight="bold", path_effects=[withStroke(linewidth=3, foreground="white")])
+        x, y = points.T
+        # The space keeps matplotlib from leaving a name that begins with "_" out of the legend.
+        axes.scatter(x, y, size, color=color, marker=marker, alpha=0.8, linewidths=0, label=f" {names[label]}")
+    axes.margins(0.08)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set(xticks=[], yticks=[])  # t-SNE's coordinates have no meaning
+    axes.spines[:].set(visible=True, color="0.85")
+
+
+def _ending(name: str, length: int) -> str:
+    """At most ``length`` characters of a name: its end, because similar names tend to differ there."""
+    return shortened(name[::-1], length)[::-1]
