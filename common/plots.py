@@ -4,8 +4,13 @@ Every function writes one PNG file, ``path``, with a title and a caption that na
 title is shown as ``model_name`` writes it.
 """
 
+import functools
 import io
 import itertools
+import logging
+import re
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +21,7 @@ import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -23,7 +29,7 @@ from scipy.special import ndtri
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
-from common.run.console import model_name, progress_bar, shortened
+from common.run.console import model_name, printable, progress_bar, shortened
 from common.run.files import PICTURE_MARK, write_atomically
 from common.speakers import Verification
 
@@ -44,6 +50,7 @@ BLUE, GREEN, ORANGE = "#0072B2", "#009E73", "#D55E00"
 COLORS = (BLUE, "#E69F00", GREEN, "#CC79A7", "#56B4E9", ORANGE, "#000000")
 SPEAKER_STYLES = tuple(itertools.product("o^sDvPX*<", COLORS))  # (marker, color)
 LINES = {"1d": (BLUE, "-"), "2d": (ORANGE, "--"), "concat": (GREEN, "-.")}
+MORE_FONTS = re.compile("CJK|PingFang|YaHei|WenQuanYi|Arial Unicode")
 ERROR_RATES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)  # on the axes of a detection error trade-off
 MAX_CLASSES = 26  # of a confusion matrix that has room for every number and name
 
@@ -52,19 +59,36 @@ MAX_CLASSES = 26  # of a confusion matrix that has room for every number and nam
 def picture(path: Path, width: float, height: float, title: str, caption: str) -> Iterator[Figure]:
     """Give a new figure of ``width`` x ``height`` inches to the ``with`` block, and write it at the end.
 
-    It does not depend on the user's matplotlib settings. Of several processes only the first one writes.
-
-    Raises:
-        UserError: the file cannot be written.
+    It does not depend on the user's matplotlib settings. Of several processes only the first one writes. A picture that
+    cannot be drawn or written is reported on stderr, and the run goes on: its numbers matter more.
     """
-    with style.context(["default", STYLE]):
-        figure = Figure((width, height), dpi=150, layout="constrained")  # not pyplot's, which would be kept
-        figure.suptitle(model_name(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
-        figure.supxlabel(caption, x=0.01, ha="left", fontsize=9, color="0.35")
-        yield figure
-        content = io.BytesIO()
-        figure.savefig(content, format="png", bbox_inches="tight", metadata={"Software": PICTURE_MARK.decode()})
-    rank_zero_only(write_atomically)(path, content.getvalue())
+    try:
+        with style.context(["default", STYLE, {"font.family": _fonts()}]):
+            figure = Figure((width, height), dpi=150, layout="constrained")  # not pyplot's, which would be kept
+            figure.suptitle(model_name(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
+            figure.supxlabel(caption, x=0.01, ha="left", fontsize=9, color="0.35")
+            yield figure
+            content = io.BytesIO()
+            with warnings.catch_warnings(record=True) as caught:
+                figure.savefig(content, format="png", bbox_inches="tight", metadata={"Software": PICTURE_MARK.decode()})
+            if any("missing from font" in str(each.message) for each in caught):
+                _note_boxes()
+        rank_zero_only(write_atomically)(path, content.getvalue())
+    except Exception as error:
+        print(printable(f"{path} could not be drawn: {error}"), file=sys.stderr)
+
+
+@functools.cache
+def _fonts() -> list[str]:
+    """matplotlib's own font, and the installed ones that have the characters of more languages."""
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it is not content with their weights
+    installed = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *sorted(name for name in installed if MORE_FONTS.search(name))[:4]]
+
+
+@functools.cache  # once per process
+def _note_boxes() -> None:
+    print("Note: no font has some characters of the names; install one, such as Noto Sans CJK", file=sys.stderr)
 
 
 def draw_learning_curves(path: Path, history: list[dict[str, float]], title: str, caption: str) -> None:

@@ -160,7 +160,9 @@ def test_extreme_results_can_be_drawn(tmp_path, drawn):
 
 def test_the_matplotlib_settings_of_the_user_have_no_effect_and_do_not_change(tmp_path):
     plots.draw_learning_curves(tmp_path / "a.png", LOSSES, *TITLES)
-    with matplotlib.rc_context({"axes.facecolor": "red", "savefig.dpi": 30, "font.size": 20, "axes.spines.top": True}):
+    users = {"axes.facecolor": "red", "font.size": 20, "axes.spines.top": True, "text.usetex": True}
+    users |= {"savefig.dpi": 30, "savefig.bbox": "tight", "savefig.pad_inches": 2, "savefig.transparent": True}
+    with matplotlib.rc_context(users):
         before = dict(matplotlib.rcParams)
         plots.draw_learning_curves(tmp_path / "b.png", LOSSES, *TITLES)
         assert dict(matplotlib.rcParams) == before
@@ -174,3 +176,26 @@ def test_the_first_process_alone_writes_pictures_and_they_are_told_from_others(t
     matplotlib.image.imsave(tmp_path / "other.png", np.zeros((4, 4)))
     (tmp_path / "empty.png").touch()
     assert {path.name for path in tmp_path.iterdir() if is_own_picture(path)} == {"rank0.png"}
+
+
+def test_a_picture_that_fails_is_one_line_and_costs_nothing_else(tmp_path, capsys):
+    with plots.picture(tmp_path / "a.png", 1, 1, *TITLES):
+        raise ValueError("no\nroom")
+    (tmp_path / "folder.png").mkdir()
+    plots.draw_learning_curves(tmp_path / "folder.png", LOSSES, *TITLES)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"{tmp_path / 'a.png'} could not be drawn: no room"
+    assert len(lines) == 2 and "folder.png: cannot be written" in lines[1] and not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.filterwarnings("default")
+def test_characters_that_no_font_has_are_noted_once(tmp_path, capsys, monkeypatch, recwarn):
+    monkeypatch.setattr(plots, "_fonts", lambda: ["DejaVu Sans"])
+    plots._note_boxes.cache_clear()
+    for name in "ab":
+        plots.draw_learning_curves(tmp_path / f"{name}.png", LOSSES, "curves", "\u6570\u636e\u96c6: 20 clips")
+    assert (
+        capsys.readouterr().err
+        == "Note: no font has some characters of the names; install one, such as Noto Sans CJK\n"
+    )
+    assert len(recwarn) == 0 and (tmp_path / "b.png").exists()

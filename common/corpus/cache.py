@@ -10,6 +10,9 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -70,20 +73,14 @@ def _load(corpus: Corpus, path: Path) -> CachedCorpus:
 
 def _build(corpus: Corpus, path: Path) -> None:
     skipped = {}
-    workers = min(os.cpu_count() or 1, len(corpus.clips) // CHUNK + 1)
-    # Forked workers start in milliseconds; spawned ones import the calling script and torch again.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     try:
         with (
             working_folder(path.parent) as folder,
             progress_bar(f"Reading {corpus.name}", len(corpus.clips), "clips") as progress,
-            # Not multiprocessing.Pool, which waits forever for a worker that was killed.
-            ProcessPoolExecutor(workers, context) as pool,
         ):
             with (folder / path.name).open("wb") as file:
-                read = functools.partial(_read, corpus.root)
                 # The results have no name: leaving the loop drops them, and that cancels the work that is not begun.
-                for clip, result in zip(corpus.clips, pool.map(read, corpus.clips, chunksize=CHUNK), strict=True):
+                for clip, result in zip(corpus.clips, _read_all(corpus), strict=True):
                     if isinstance(result, str):
                         skipped[clip.path] = result
                     else:
@@ -97,7 +94,36 @@ def _build(corpus: Corpus, path: Path) -> None:
             f"{path.parent}: cannot write the cache ({error.strerror}); disk full or no write permission?"
         ) from error
     except BrokenProcessPool as error:
-        raise UserError(f"{corpus.name}: a process that read clips was killed; out of memory?") from error
+        causes = 'out of memory, or a script without `if __name__ == "__main__":`'
+        raise UserError(f"{corpus.name}: a process that read clips ended; {causes}?") from error
+
+
+def _read_all(corpus: Corpus) -> Iterator[np.ndarray | str]:
+    """What ``_read`` gives for each clip, read by a process on each core."""
+    read = functools.partial(_read, corpus.root)
+    workers = min(os.cpu_count() or 1, len(corpus.clips) // CHUNK + 1)
+    # Forked workers start in milliseconds; spawned ones import the calling script and torch again.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    try:
+        # Not multiprocessing.Pool, which waits forever for a worker that was killed.
+        pool = ProcessPoolExecutor(workers, context, _end_with_parent)
+    except OSError:  # its semaphores need a writable /dev/shm
+        yield from map(read, corpus.clips)
+        return
+    with pool:
+        yield from pool.map(read, corpus.clips, chunksize=CHUNK)
+
+
+def _end_with_parent() -> None:
+    """End this worker soon after its parent, also where that was killed. Otherwise it would wait for work forever."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _read(root: Path | None, clip: Clip) -> np.ndarray | str:

@@ -2,11 +2,14 @@
 
 import contextlib
 import functools
+import multiprocessing
 import os
+import select
 import signal
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -133,9 +136,41 @@ def test_an_interrupted_build_is_never_taken_for_a_cache_and_leaves_nothing(corp
 @pytest.mark.skipif(sys.platform != "linux", reason="only forked workers inherit a patched function")
 def test_a_killed_worker_is_an_error_of_one_line(corpus, folder, monkeypatch):
     monkeypatch.setattr(cache, "standardise", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(UserError, match=r"^tones: a process that read clips was killed[^\n]*$"):
+    with pytest.raises(
+        UserError, match=r"^tones: a process that read clips ended; out of memory, or a script without[^\n]*$"
+    ):
         open_cache(corpus, folder)
     assert names(folder) == []
+
+
+@pytest.mark.slow  # each process imports torch
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_the_build_works_however_processes_start(corpus, folder, monkeypatch, method):
+    context = multiprocessing.get_context(method)
+    monkeypatch.setattr(cache.multiprocessing, "get_context", lambda _: context)
+    assert_rows_match(open_cache(corpus, folder), corpus)
+
+
+def test_without_shared_memory_the_clips_are_read_in_this_process(corpus, folder, monkeypatch):
+    def refuse(*_):
+        raise OSError(30, "Read-only file system", "/dev/shm")
+
+    monkeypatch.setattr(cache, "ProcessPoolExecutor", refuse)
+    assert_rows_match(open_cache(corpus, folder), corpus)
+
+
+def test_workers_end_when_their_parent_is_killed():
+    ended, alive = os.pipe()  # the second end is open as long as one of the processes lives
+
+    def begin_and_be_killed():
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context("fork"), cache._end_with_parent)
+        pool.submit(os.getpid).result()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    multiprocessing.get_context("fork").Process(target=begin_and_be_killed).start()
+    os.close(alive)
+    assert select.select([ended], [], [], 60)[0], "a worker still waits for work"
+    os.close(ended)
 
 
 def test_a_full_disk_is_an_error_of_one_line_and_leaves_other_caches_as_they_are(corpus, folder, full_disk):
