@@ -96,8 +96,10 @@ def is_managed(root: Path) -> bool:
 
 def downloaded_commit(root: Path) -> str | None:
     """The hash of the commit that all clips in ``root`` come from; None if that is not recorded."""
-    match = is_managed(root) and re.search(r", commit ([0-9a-f]{40,64});", (root / MARKER).read_text(errors="replace"))
-    return match[1] if match else None
+    match = is_managed(root) and re.search(
+        r", commit ([0-9a-f]{40,64});", (root / MARKER).read_text("utf-8", "replace")
+    )
+    return match[1].decode() if match else None
 
 
 def fetch(clips: Iterable[Clip], root: Path) -> int:
@@ -139,7 +141,7 @@ def _fetch(missing: list[str], root: Path, clone: Path) -> None:
             damaged = [path for path in group if not _is_sound(clone / path)]
             if damaged:
                 raise DownloadError(f"{len(damaged)} clips are missing or damaged there, the first {damaged[0]}")
-            (clone / MARKER).write_text(PASSWORD.sub("", marker))
+            (clone / MARKER).write_text(PASSWORD.sub("", marker), "utf-8")
             for path in (MARKER, *group):
                 (root / path).parent.mkdir(parents=True, exist_ok=True)
                 (clone / path).replace(root / path)
@@ -174,6 +176,8 @@ def _git(*arguments: str, seconds: float = COMMAND_SECONDS) -> str:
             if process.returncode is None:  # not waited for yet, so its number cannot belong to another process
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+    if "unknown option" in errors:  # --filter
+        raise DownloadError(f"git 2.19 or newer is needed, and this is {_git('--version').strip()}")
     if process.returncode != 0:
         problem = shortened(errors, 300) or f"git ended with {process.returncode}"
         raise DownloadError(f"{problem}; check the network and its proxy settings")

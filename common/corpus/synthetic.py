@@ -100,8 +100,13 @@ def write_corpus(root: Path, clips: Iterable[Clip]) -> None:
     """Speak ``clips`` into ``root/data/SS/D_SS_R.wav``, 16-bit mono.
 
     Clips that are there already stay as they are, so an interrupted run can be continued.
+
+    Raises:
+        UserError: there is no espeak-ng, or ``root`` holds other files.
     """
     _library()  # nothing is written without espeak-ng
+    if any(root.glob("[!.]*")) and not (root / SYNTHETIC_MARKER).exists():
+        raise UserError(f"{root} holds other files, which synthetic speech must not mix with; name a new folder")
     missing = [clip for clip in clips if not (root / "data" / clip.path).exists()]
     # The marker comes first: no synthetic clip may ever lie in a folder that does not say so.
     marker = f"Not AudioMNIST but synthetic speech by espeak-ng ({VERSION}). It says nothing about human speakers.\n"

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from common.corpus.clips import SYNTHETIC_NAME
 from common.report.texts import TASKS
-from common.run.console import UserError, align, model_name, printable
+from common.run.console import UserError, align, model_name, printable, set_up_output
 from common.run.files import write_atomically
 
 
@@ -92,6 +92,7 @@ def write_page(path: Path, **content: Any) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser("python -m common.report", description=__doc__)
     parser.add_argument("seconds", nargs="*", metavar="SECONDS", help="how long each task took, in their order")
+    set_up_output()
     seconds = itertools.chain(parser.parse_args().seconds, itertools.repeat(""))
     results = [read_results(folder, took) for folder, took in zip(TASKS, seconds, strict=False)]
     corpora = sorted({result.run["corpus"] for result in results if result.models})

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 
-from common.run.console import UserError, printable, set_quiet
+from common.run.console import UserError, printable, set_up_output
 from common.run.interrupts import interrupt, received
 from common.run.ranks import set_rank
 
@@ -158,7 +158,7 @@ def run(main: Callable[..., None], parser: Parser) -> None:
     if flags.get("data_dir") and flags["dataset"] != "auto":
         parser.error(f"argument --dataset: {flags['dataset']} and --data-dir are two sources; leave one out")
     keep_freed_memory()
-    set_quiet(flags.get("quiet", False))
+    set_up_output(flags.get("quiet", False))
     received.clear()
     signal.signal(signal.SIGINT, interrupt)
     try:

@@ -1,7 +1,9 @@
 """What a run says to the person at the terminal: one-line errors, progress and tables."""
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -27,10 +29,19 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def set_quiet(quiet: bool) -> None:
-    """Print no progress from now on. Warnings and errors do not pass through here and are always shown."""
+def set_up_output(quiet: bool = False) -> None:
+    """Prepare stdout and stderr: a closed one drops what it gets, and characters that its encoding lacks are escaped.
+
+    With ``quiet`` no progress is printed from now on. Warnings and errors are always shown.
+    """
     global _quiet
     _quiet = quiet
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or stream.closed:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open until the process ends)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str, write: Callable[[str], object] = print) -> None:

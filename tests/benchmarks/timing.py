@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
-from common.run.console import align, set_quiet
+from common.run.console import align, set_up_output
 
 
 def interleave(label: str, work: Mapping[str, Callable[[], float | None]], repeats: int) -> dict[str, list[float]]:
@@ -85,6 +85,6 @@ def timed(module: pl.LightningModule, fit: Callable[[], object]) -> Clock:
     """Call ``fit``, which trains ``module``, and time it; nothing is printed from then on but warnings and errors."""
     clock = Clock()
     module.configure_callbacks = lambda: [clock]  # type: ignore[method-assign]
-    set_quiet(True)
+    set_up_output(True)
     fit()
     return clock

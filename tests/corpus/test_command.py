@@ -54,6 +54,15 @@ def test_synthesize_writes_a_corpus_that_names_itself_synthetic(command):
     assert corpus.name == open_folder(Path("AudioMNIST/data")).name == SYNTHETIC_NAME and len(corpus.clips) == 60
 
 
+def test_synthetic_speech_is_not_mixed_with_other_files(command, write_tones):
+    pytest.importorskip("espeakng_loader")
+    write_tones(Path("corpus/data"), ["01"])
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(SystemExit, match="corpus holds other files, which synthetic speech must not mix with; name"):
+        command("synthesize", "corpus", "--ratio", "0.002")
+    assert sorted(Path().rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [

@@ -194,6 +194,20 @@ def git_server(corpus):
     server.server_close()
 
 
+def test_an_old_git_is_told_by_its_version(root, corpus, tmp_path, monkeypatch):
+    real = shutil.which("git")
+    old = tmp_path / "old/git"
+    old.parent.mkdir()
+    old.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *--filter*) echo "error: unknown option \\`filter=blob:none\'" >&2; exit 129;; '
+        f'*--version*) echo "git version 2.17.1";; *) exec {real} "$@";; esac\n'
+    )
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old.parent}{os.pathsep}{os.environ['PATH']}")
+    check_fails(CLIPS, root, str(corpus), "git 2.19 or newer is needed, and this is git version 2.17.1")
+
+
 def test_goes_on_after_being_killed(root, corpus, git_server):
     git_server.fault = lambda number: "stalled" if is_managed(root) else None
     program = f"""

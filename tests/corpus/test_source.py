@@ -55,6 +55,16 @@ def test_the_users_own_copy_of_audiomnist_comes_before_a_download(write_tones, d
     assert downloads == []
 
 
+def test_hidden_files_are_no_copy_of_audiomnist_and_others_are_named_without_a_flag(downloads):
+    AUDIOMNIST_DIR.mkdir(parents=True)
+    (AUDIOMNIST_DIR / ".DS_Store").touch()
+    (AUDIOMNIST_DIR / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"^data/AudioMNIST: no clips in it; expected files like"):
+        find(ratio=0.01)
+    (AUDIOMNIST_DIR / "notes.txt").unlink()
+    assert find(ratio=0.01).name == "AudioMNIST" and len(downloads) == 1
+
+
 @pytest.mark.parametrize("dataset", ["auto", "audiomnist"])
 def test_only_the_clips_of_the_ratio_are_downloaded(downloads, dataset):
     corpus = find(dataset=dataset, ratio=0.01, seed=3)

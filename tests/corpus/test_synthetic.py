@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from common.corpus import synthetic
-from common.corpus.clips import AUDIOMNIST_SPEAKERS, SYNTHETIC_NAME, audiomnist_names, open_folder
+from common.corpus.clips import AUDIOMNIST_SPEAKERS, SYNTHETIC_MARKER, SYNTHETIC_NAME, audiomnist_names, open_folder
 from common.run.console import UserError
 
 pytest.importorskip("espeakng_loader")
@@ -77,6 +77,7 @@ def test_a_written_corpus_has_the_layout_of_audiomnist_and_says_what_it_is(tmp_p
     kept = tmp_path / "data" / clips[0].path
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"already there")
+    (tmp_path / SYNTHETIC_MARKER).touch()
     synthetic.write_corpus(tmp_path, clips)
     corpus = open_folder(tmp_path)
     assert corpus.name == SYNTHETIC_NAME and list(corpus.clips) == clips and corpus.root == tmp_path / "data"

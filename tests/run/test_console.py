@@ -2,10 +2,11 @@
 
 import contextlib
 import io
+import sys
 
 import pytest
 
-from common.run.console import UserError, align, model_name, printable, progress_bar, say, set_quiet, shortened
+from common.run.console import UserError, align, model_name, printable, progress_bar, say, set_up_output, shortened
 
 
 class Terminal(io.StringIO):
@@ -15,9 +16,9 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def quiet():
-    set_quiet(True)
+    set_up_output(True)
     yield
-    set_quiet(False)
+    set_up_output(False)
 
 
 def work() -> None:
@@ -49,6 +50,27 @@ def test_an_error_is_one_line_whatever_the_file_is_called():
     assert str(UserError("a\nb\x1b[31m\udcff: no such\tfile")) == "a b?[31m?: no such file"
     assert printable("  café\u2028x ") == "café x"
     assert shortened("a\nbcdef", 5) == "a bc…" and shortened("abcde", 5) == "abcde"
+
+
+def test_a_closed_stream_is_no_error(monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, closed):
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setattr(sys, "stderr", stream)
+        set_up_output()
+        work()
+        print("error", file=sys.stderr)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_characters_that_an_encoding_lacks_are_escaped(monkeypatch, encoding):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    set_up_output()
+    say("\u6570\u636e: 7")
+    sys.stdout.flush()
+    assert written.getvalue() == b"\\u6570\\u636e: 7\n"
 
 
 def test_columns_are_aligned():
