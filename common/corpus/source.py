@@ -96,10 +96,9 @@ def is_managed(root: Path) -> bool:
 
 def downloaded_commit(root: Path) -> str | None:
     """The hash of the commit that all clips in ``root`` come from; None if that is not recorded."""
-    match = is_managed(root) and re.search(
-        r", commit ([0-9a-f]{40,64});", (root / MARKER).read_text("utf-8", "replace")
-    )
-    return match[1].decode() if match else None
+    text = (root / MARKER).read_text("utf-8", "replace") if is_managed(root) else ""
+    match = re.search(r", commit ([0-9a-f]{40,64});", text)
+    return match[1] if match else None
 
 
 def fetch(clips: Iterable[Clip], root: Path) -> int:
