@@ -11,7 +11,14 @@
 because importing PyTorch and Lightning takes seconds.
 """
 
+import getpass
 import importlib
+import os
+
+try:
+    getpass.getuser()
+except (KeyError, OSError):  # a user id without a name, as in containers, for which PyTorch could not be imported
+    os.environ["LOGNAME"] = str(os.getuid())
 
 _MODULES = {
     "audio": "LogMel SAMPLE_RATE to_float",

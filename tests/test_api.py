@@ -1,6 +1,8 @@
 """What `from common import ...` gives, and the README's example of it."""
 
+import importlib.metadata
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -57,6 +59,25 @@ def test_importing_common_imports_no_library(repository):
     code = f"import sys, common, common.corpus; print([name for name in {libraries} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.slow
+def test_a_user_without_a_name_can_import_what_pytorch_needs_a_name_for(repository):
+    """A container may be started with a user id that is in no list of users."""
+    code = "import pwd; pwd.getpwuid = lambda uid: {}[uid]; import common, torch._dynamo"
+    nameless = {key: value for key, value in os.environ.items() if key not in ("LOGNAME", "USER", "LNAME", "USERNAME")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, env=nameless, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["-m", "common.voice.predict"], ["{}/common/voice/identify.py"]])
+def test_commands_run_in_any_folder(repository, tmp_path, command):
+    """Because ``uv sync`` installs ``common`` as a link."""
+    if not importlib.metadata.packages_distributions().get("common"):
+        pytest.skip("common is not installed here")
+    words = [sys.executable, *(word.format(repository) for word in command), "--help"]
+    assert subprocess.run(words, cwd=tmp_path, capture_output=True, text=True).stdout.startswith("usage:")
 
 
 def test_every_argument_of_the_data_is_a_setting():
