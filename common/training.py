@@ -50,10 +50,6 @@ def fit(
         data.first_epoch = first_epoch
         try:
             trainer.fit(module, data, ckpt_path=last if first_epoch else None, weights_only=True)
-        except SystemExit as error:
-            if trainer.interrupted:  # Lightning turns Ctrl-C into an exit
-                raise KeyboardInterrupt from error
-            raise
         except RuntimeError as error:
             if first_epoch and not history.started:  # for example of a model that was changed since
                 raise UserError(f"--resume: {last} cannot be continued; start anew without --resume") from error

@@ -165,12 +165,15 @@ def run(main: Callable[..., None], parser: Parser) -> None:
         set_rank(flags.get("devices", 1), flags.get("num_nodes", 1))
         pl.seed_everything(flags.get("seed", 0), workers=True, verbose=False)
         main(**flags)
-    except (UserError, OSError) as error:  # the latter for example where the disk is full when a picture is saved
-        sys.exit(f"{parser.prog}: error: {printable(str(error))}")
-    except KeyboardInterrupt:
-        advice = "; to continue, add --resume" if flags.get("epochs") else ""
-        print(f"{parser.prog}: interrupted; no metrics were written{advice}", file=sys.stderr)
-        sys.exit(130)
+    except BaseException as error:
+        # Lightning turns Ctrl-C into an exit, and what it tidies up may fail in other ways.
+        if received.is_set() or isinstance(error, KeyboardInterrupt):
+            advice = "; to continue, add --resume" if flags.get("epochs") else ""
+            print(f"{parser.prog}: interrupted; no metrics were written{advice}", file=sys.stderr)
+            sys.exit(130)
+        if isinstance(error, UserError | OSError):  # the latter for example on a full disk
+            sys.exit(f"{parser.prog}: error: {printable(str(error))}")
+        raise
 
 
 def keep_freed_memory() -> None:

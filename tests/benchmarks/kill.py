@@ -1,13 +1,15 @@
-"""Kill a task at random moments and check that the next run makes up for it.
+"""Kill or interrupt a task at random moments and check that the next run makes up for it.
 
-Each round starts a task in an empty folder and kills it with SIGKILL, at any moment between reading the corpus and
-writing the metrics. Half of the rounds then kill a second run. The last run is left to finish. Half of the rounds
-continue with --resume, the others start anew. In the end the metrics (except for the seconds), the weights and the
-whitening must be those of an undisturbed run, the output folder must hold the same files and the cache must be equal.
-A killed run may leave metrics.json complete or absent, never in part.
+Each round starts a task in an empty folder and kills it with SIGKILL, or with --signal INT presses Ctrl-C, at any
+moment between reading the corpus and writing the metrics. Half of the rounds then do so to a second run. The last run is
+left to finish. Half of the rounds continue with --resume, the others start anew. In the end the metrics (except for the
+seconds), the weights and the whitening must be those of an undisturbed run, the output folder must hold the same files
+and the cache must be equal. A killed run may leave metrics.json complete or absent, never in part. An interrupted one
+must end within 10 seconds with exit code 130 and without a traceback, or with 0 if it had finished.
 
     python tests/benchmarks/kill.py                  60 rounds of task 1
     python tests/benchmarks/kill.py --task 5 --rounds 20
+    python tests/benchmarks/kill.py --signal INT
 
 Prints a table and ends with exit code 1 if anything was lost. Linux and macOS.
 """
@@ -21,6 +23,7 @@ import os
 import random
 import runpy
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -94,7 +97,16 @@ def stage(folder: Path, output: Path) -> str:
     return "in training, after an epoch" if any(output.glob("*/last.ckpt")) else "before the end of the first epoch"
 
 
-def main(task: int, rounds: int, seed: int) -> int:
+def stop(process: multiprocessing.process.BaseProcess, kind: signal.Signals) -> str:
+    """Send the signal and wait; returns what was wrong with the way in which the process ended."""
+    started = time.monotonic()
+    os.kill(process.pid or 0, kind)
+    code, seconds = finish(process), time.monotonic() - started
+    right = kind == signal.SIGKILL or (seconds < 10 and code in (0, 130))
+    return "" if right else f"{seconds:.0f} s, exit code {code}"
+
+
+def main(task: int, rounds: int, seed: int, kind: signal.Signals) -> int:
     for number in (2, task):
         importlib.import_module(f"task{number}")
     rng = random.Random(seed)
@@ -119,8 +131,8 @@ def main(task: int, rounds: int, seed: int) -> int:
             for attempt in range(1 + (number // 2) % 2):
                 process = start(task, folder, *(resume if attempt else []))
                 time.sleep(rng.uniform(0, duration))
-                process.kill()
-                finish(process)
+                if wrong := stop(process, kind):
+                    lost.append(f"round {number}: {wrong}\n{(folder / 'log').read_text()[-2000:]}")
                 stages[stage(folder, folder / OUTPUTS[task])] += 1
             code = finish(start(task, folder, *resume))
             found = results(folder, OUTPUTS[task]) if code == 0 else {}
@@ -140,4 +152,6 @@ if __name__ == "__main__":
     parser.add_argument("--task", type=int, choices=OUTPUTS, default=1)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    sys.exit(main(**vars(parser.parse_args())))
+    parser.add_argument("--signal", choices=("KILL", "INT"), default="KILL")
+    arguments = vars(parser.parse_args())
+    sys.exit(main(kind=signal.Signals[f"SIG{arguments.pop('signal')}"], **arguments))
