@@ -35,7 +35,7 @@ def tones(folder, monkeypatch):
 def test_the_example_of_the_readme_runs(repository, tones, capsys):
     section = (repository / "README.md").read_text().split("\n## From Python\n")[1].split("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
     assert 0 <= float(capsys.readouterr().out.split()[-1]) <= 1, "it ends with an accuracy"
 
 

@@ -1,11 +1,11 @@
 """Kill or interrupt a task at random moments and check that the next run makes up for it.
 
 Each round starts a task in an empty folder and kills it with SIGKILL, or with --signal INT presses Ctrl-C, at any
-moment between reading the corpus and writing the metrics. Half of the rounds then do so to a second run. The last run is
-left to finish. Half of the rounds continue with --resume, the others start anew. In the end the metrics (except for the
-seconds), the weights and the whitening must be those of an undisturbed run, the output folder must hold the same files
-and the cache must be equal. A killed run may leave metrics.json complete or absent, never in part. An interrupted one
-must end within 10 seconds with exit code 130 and without a traceback, or with 0 if it had finished.
+moment between reading the corpus and writing the metrics. Half of the rounds then do so to a second run. The last run
+is left to finish. Half of the rounds continue with --resume, the others start anew. In the end the metrics (except for
+the seconds), the weights and the whitening must be those of an undisturbed run, the output folder must hold the same
+files and the cache must be equal. A killed run may leave metrics.json complete or absent, never in part. An interrupted
+one must end within 10 seconds with exit code 130, or with 0 if it had finished.
 
     python tests/benchmarks/kill.py                  60 rounds of task 1
     python tests/benchmarks/kill.py --task 5 --rounds 20
