@@ -17,14 +17,15 @@ from pathlib import Path
 
 from torch.optim import AdamW
 
-from common.checkpoints import store_whitening
 from common.data import SpokenDigits
 from common.evaluate import Embeddings, embed, linear_probe
 from common.losses import info_nce
-from common.modules import ContrastiveModel, Embedder
+from common.modules import ContrastiveModel
+from common.networks import Embedder
 from common.plots import draw_bars, draw_learning_curves
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
+from common.speakers import store_whitening
 from common.training import fit
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import embed
-from common.modules import ContrastiveModel, DigitClassifier
+from common.networks import ContrastiveNetwork, DigitNetwork
 from common.plots import draw_embeddings, tsne
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
@@ -24,9 +24,9 @@ from common.run.output import Run
 
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
-    contrastive = load(settings.task2_checkpoint, ContrastiveModel, data).embedder
+    contrastive = load(settings.task2_checkpoint, ContrastiveNetwork, data).embedder
     supervised = {
-        name: load(settings.task1_checkpoint / f"{name}_checkpoints/best.ckpt", DigitClassifier, data).embedder
+        name: load(settings.task1_checkpoint / f"{name}_checkpoints/best.ckpt", DigitNetwork, data).embedder
         for name in ("1d", "2d")
     }
     embedders = {

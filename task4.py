@@ -17,7 +17,7 @@ from pathlib import Path
 from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import embed
-from common.modules import ContrastiveModel
+from common.networks import ContrastiveNetwork
 from common.plots import draw_confusion, draw_det
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
@@ -26,7 +26,7 @@ from common.speakers import halves, identify, split_by_digit, verify, whiten
 
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
-    model = load(settings.task2_checkpoint, ContrastiveModel, data)
+    model = load(settings.task2_checkpoint, ContrastiveNetwork, data)
     run = Run(settings, data.describe(), model.embedder.sizes(), model.embedder)
     run.open()
 

@@ -20,7 +20,8 @@ from torch.optim import AdamW
 from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import embed, predict_digits
-from common.modules import ContrastiveModel, DigitClassifier
+from common.modules import DigitClassifier
+from common.networks import ContrastiveNetwork
 from common.plots import draw_confusion, draw_learning_curves
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
@@ -31,7 +32,7 @@ FORMATS = {"1d": ("1d",), "2d": ("2d",), "concat": ("1d", "2d")}
 
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
-    pretrained = load(settings.task2_checkpoint, ContrastiveModel, data).embedder
+    pretrained = load(settings.task2_checkpoint, ContrastiveNetwork, data).embedder
     loss = CrossEntropyLoss(label_smoothing=0.1)
     # All are made before the first is trained: a configuration starts from the same weights whatever ran before it.
     models = {

@@ -3,7 +3,7 @@
     from common import ContrastiveModel, SpokenDigits, embed, linear_probe
 
     data, model = SpokenDigits("recordings", ratio=0.5), ContrastiveModel()
-    pl.Trainer(max_epochs=20).fit(model, data)
+    pl.Trainer(max_epochs=20).fit(model, data.train_dataloader(), data.val_dataloader())
     train_set, val_set, test_set = (embed(model.embedder, data.loader(name)) for name in ("train", "val", "test"))
     print(linear_probe("concat", train_set, val_set, test_set)["test_acc"])
 
@@ -30,7 +30,8 @@ _MODULES = {
     "encoders": "EMBEDDING_DIM Encoder1D Encoder2D",
     "evaluate": "Embeddings Predictions accuracy_metrics embed linear_probe predict_digits white_noise",
     "losses": "info_nce",
-    "modules": "ContrastiveModel DigitClassifier Embedder",
+    "modules": "ContrastiveModel DigitClassifier",
+    "networks": "ContrastiveNetwork DigitNetwork Embedder",
     "plots": "draw_bars draw_confusion draw_det draw_embeddings draw_learning_curves tsne",
     "run.cli": "Settings",
     "run.console": "UserError",

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
@@ -73,7 +72,7 @@ class Examples(Dataset):
             self.inputs = np.memmap(path, np.int16, mode="r", shape=shape)
 
 
-class SpokenDigits(pl.LightningDataModule):
+class SpokenDigits:
     """Train, validation and test clips of one corpus, each one second at 16 kHz as int16; no test speaker in training.
 
     ``loader("train")`` serves them in batches, ``split`` and ``cached`` tell which clips they are.
@@ -108,7 +107,6 @@ class SpokenDigits(pl.LightningDataModule):
         accelerator: str = "auto",
         processes: int = 1,
     ) -> None:
-        super().__init__()
         for name, value in (("ratio", ratio), ("label-ratio", label_ratio)):
             if not 0 < value <= 1:
                 raise UserError(f"--{name}: expected a number above 0 and at most 1, got {value}")
@@ -118,7 +116,6 @@ class SpokenDigits(pl.LightningDataModule):
             raise UserError(f"--fold: expected 1 to 5, got {fold}")
         self.seed, self.batch_size, self.accelerator = seed, batch_size, accelerator
         self.device = pick_device(accelerator)
-        self.first_epoch = 0  # a resumed training continues with the order of a later one
         self.corpus = find_corpus(None if data_dir is None else Path(data_dir), dataset, ratio, seed)
         self.cached = open_cache(self.corpus, CACHE_DIR)
         waves = on_gpu(self.cached.waves, self.device)
@@ -190,15 +187,14 @@ class SpokenDigits(pl.LightningDataModule):
             collate_fn=_as_is if workers else functools.partial(_to_device, device=self.device),
         )
 
-    def train_dataloader(self) -> DataLoader:
-        # Shuffles by seed and epoch, and gives each of several processes its share. Lightning sets the epoch too, but
-        # in a resumed training only after workers have begun to read.
-        processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+    def train_dataloader(self, processes: int = 1, rank: int = 0, epoch: int = 0) -> DataLoader:
+        """The training clips, shuffled by seed and epoch; each of several processes gets its share."""
         sampler: DistributedSampler = DistributedSampler(self.examples["train"], processes, rank, seed=self.seed)
-        sampler.set_epoch(self.first_epoch)
+        sampler.set_epoch(epoch)  # Lightning counts on, but in a resumed training only after workers have begun to read
         return self.loader("train", sampler, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
+        """The validation clips in their order."""
         return self.loader("val", workers=self.num_workers)
 
 

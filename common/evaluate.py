@@ -4,19 +4,14 @@ Nothing here trains an encoder. Axes: n clips, B batch, N samples, D embedding.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import binomtest
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from common.modules import DigitClassifier
+from common.networks import DigitNetwork
 
 PROBE_STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # C of scikit-learn: smaller is more regularised
 
@@ -84,7 +79,7 @@ def embed(embedder: nn.Module, loader: Iterable) -> Embeddings:
 
 @torch.inference_mode()
 def predict_digits(
-    classifier: DigitClassifier, loader: Iterable, change: Callable[[Tensor], Tensor] | None = None
+    classifier: DigitNetwork, loader: Iterable, change: Callable[[Tensor], Tensor] | None = None
 ) -> Predictions:
     """Classify every clip of ``loader``, in its order.
 
@@ -123,6 +118,8 @@ def accuracy_metrics(prefix: str, correct: int, total: int) -> dict:
     Args:
         prefix: begins the keys: {prefix}_acc, {prefix}_clips, {prefix}_acc_ci95.
     """
+    from scipy.stats import binomtest  # slow to import, and not needed to embed or to predict
+
     interval = binomtest(correct, total).proportion_ci(method="wilson")
     return {
         f"{prefix}_acc": correct / total,
@@ -157,7 +154,12 @@ def linear_probe(name: str, train: Embeddings, val: Embeddings, test: Embeddings
     return result
 
 
-def _fit_probe(x: np.ndarray, digit: np.ndarray, strength: float) -> Pipeline:
+def _fit_probe(x: np.ndarray, digit: np.ndarray, strength: float) -> Any:
+    from sklearn.linear_model import LogisticRegression  # slow to import, see above
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
     # The matrix products of the solver are small: sharing one among threads costs more than it saves, and many times
     # more on busy cores.

@@ -24,13 +24,13 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from scipy.special import ndtri
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
 from common.run.console import model_name, printable, progress_bar, shortened
 from common.run.files import PICTURE_MARK, write_atomically
+from common.run.ranks import rank_zero_only
 from common.speakers import Verification
 
 STYLE = {

@@ -4,16 +4,20 @@ All speakers here are test speakers: none of them was in the training of the enc
 """
 
 import warnings
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
+from common.checkpoints import read_checkpoint, save_checkpoint
 from common.corpus.clips import systematic_sample
 from common.evaluate import Embeddings, accuracy_metrics
 from common.run.console import UserError
+from common.run.ranks import rank_zero_only
 
 NEIGHBOURS = (1, 3, 5, 7, 11, 15)
 ENROLMENT_DIGITS = (0, 1, 2, 3, 4)  # of the text-independent variant; the other five are queried
@@ -99,6 +103,29 @@ class Whitening(TransformerMixin, BaseEstimator):
         # An axis without variance leaves nothing to divide by. If all clips are the same, none has any.
         floor = 0.01 * variance.mean() or 1.0
         return (z - self.mean_) @ axes / (variance.clip(min=0) + floor) ** self.power
+
+
+def load_whitening(path: Path) -> Whitening:
+    """The whitening of both embeddings that ``store_whitening`` added to task 2's checkpoint.
+
+    Raises:
+        UserError: it is not there, because the training was stopped before its end.
+    """
+    whitening = Whitening()
+    try:
+        whitening.mean_, whitening.covariance_ = (part.double().numpy() for part in read_checkpoint(path)["whitening"])
+    except Exception as error:
+        message = f"{path}: no statistics of its training embeddings; make it with `python task2.py`"
+        raise UserError(message) from error
+    return whitening
+
+
+@rank_zero_only
+def store_whitening(path: Path, train: Embeddings) -> None:
+    """Fit the whitening of both embeddings and add it to task 2's checkpoint, for ``common.voice.identify``."""
+    checkpoint, whitening = read_checkpoint(path), Whitening().fit(train.z["concat"])
+    checkpoint["whitening"] = [torch.from_numpy(part).float() for part in (whitening.mean_, whitening.covariance_)]
+    save_checkpoint(checkpoint, path)
 
 
 def whiten(train: Embeddings, test: Embeddings) -> Embeddings:

@@ -3,7 +3,7 @@
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader
 
 from common.callbacks import HeedInterrupts, History, PatienceFromHalfTime, SeedEpochs
 from common.checkpoints import save_checkpoint
@@ -47,9 +48,8 @@ def fit(
     first_epoch, finished = _resume(last, run, history) if run.settings.resume and last.is_file() else (0, False)
     if not finished:
         trainer = _make_trainer(run, folder, label, history)
-        data.first_epoch = first_epoch
         try:
-            trainer.fit(module, data, ckpt_path=last if first_epoch else None, weights_only=True)
+            trainer.fit(module, _Loaders(data, first_epoch), ckpt_path=last if first_epoch else None, weights_only=True)
         except RuntimeError as error:
             if first_epoch and not history.started:  # for example of a model that was changed since
                 raise UserError(f"--resume: {last} cannot be continued; start anew without --resume") from error
@@ -104,6 +104,21 @@ def _make_trainer(run: Run, folder: Path, label: str, history: History) -> pl.Tr
         )
     except (MisconfigurationException, ValueError, ModuleNotFoundError) as error:  # no such GPU, no tensorboard
         raise UserError(f"Lightning refuses the flags: {' '.join(str(error).split())}") from error
+
+
+class _Loaders(pl.LightningDataModule):
+    """Asks for the loaders when each of several processes knows its rank."""
+
+    def __init__(self, data: SpokenDigits, epoch: int) -> None:
+        super().__init__()
+        self.data, self.epoch = data, epoch
+
+    def train_dataloader(self) -> DataLoader:
+        trainer = cast(pl.Trainer, self.trainer)
+        return self.data.train_dataloader(trainer.world_size, trainer.global_rank, self.epoch)
+
+    def val_dataloader(self) -> DataLoader:
+        return self.data.val_dataloader()
 
 
 class _Checkpoint(ModelCheckpoint):

@@ -62,6 +62,16 @@ def test_importing_common_imports_no_library(repository):
 
 
 @pytest.mark.slow
+def test_what_trains_nothing_imports_no_lightning(repository):
+    names = "task3, task4, common.voice.predict, common.voice.identify, common.corpus.command, common.report.__main__"
+    code = (
+        f"import sys, {names}; print({{'pytorch_lightning', 'lightning_fabric', 'torch._dynamo'}} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+@pytest.mark.slow
 def test_a_user_without_a_name_can_import_what_pytorch_needs_a_name_for(repository):
     """A container may be started with a user id that is in no list of users."""
     code = "import pwd; pwd.getpwuid = lambda uid: {}[uid]; import common, torch._dynamo"

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.checkpoints import MAX_BYTES, load, load_whitening, store_whitening
+from common.checkpoints import MAX_BYTES, load
 from common.data import SpokenDigits
 from common.evaluate import embed
 from common.modules import ContrastiveModel, DigitClassifier
 from common.run.console import UserError
+from common.speakers import load_whitening, store_whitening
 from common.training import fit
 
 KINDS = (ContrastiveModel, DigitClassifier)

@@ -9,7 +9,8 @@ import torch
 from common.audio import LogMel, to_float
 from common.augmentation import random_channel, random_masks, random_rates, random_shifts, warp
 from common.losses import info_nce
-from common.modules import DigitClassifier, Embedder
+from common.modules import DigitClassifier
+from common.networks import Embedder
 
 ROUNDING = 2e-5  # processors differ in the order in which they add
 NORMAL_NUMBERS = 5e-3  # they also differ in the fourth digit of torch.randn, which the augmentation draws from

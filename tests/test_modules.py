@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from common import modules
+from common import networks
 from common.data import EmbeddedBatch
-from common.modules import ContrastiveModel, DigitClassifier, Embedder, one_cycle, smoothed_cross_entropy
+from common.modules import ContrastiveModel, DigitClassifier, one_cycle, smoothed_cross_entropy
+from common.networks import Embedder
 
 SAMPLES = 4000  # shorter than the clips of the tasks, to be fast
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning", "ignore:.*LeafSpec")
@@ -177,7 +178,7 @@ def test_formats_share_the_speed_and_nothing_else(monkeypatch):
         calls.append((rate.clone(), shift.clone()))
         return wave
 
-    monkeypatch.setattr(modules, "warp", spy)
+    monkeypatch.setattr(networks, "warp", spy)
     Embedder(("1d", "2d")).train()(noise())
     (rate_1d, shift_1d), (rate_2d, shift_2d) = calls
     assert torch.equal(rate_1d, rate_2d)

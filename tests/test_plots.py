@@ -8,12 +8,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from scipy.stats import norm
 
 from common import plots
 from common.plots import COLORS, DIGIT_COLORS
 from common.run.files import is_own_picture
+from common.run.ranks import rank_zero_only
 from common.speakers import Verification
 
 pytestmark = pytest.mark.filterwarnings("error")

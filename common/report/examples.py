@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from common.audio import SAMPLE_RATE
 from common.data import SpokenDigits
 from common.run.files import write_atomically
+from common.run.ranks import rank_zero_only
 
 
 @rank_zero_only

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import math
 import os
+import random
 import signal
 import sys
 from collections.abc import Callable, Collection
@@ -12,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-import pytorch_lightning as pl
+import numpy as np
 
 from common.run.console import UserError, printable, set_up_output
 from common.run.interrupts import interrupt, received
@@ -163,7 +164,7 @@ def run(main: Callable[..., None], parser: Parser) -> None:
     signal.signal(signal.SIGINT, interrupt)
     try:
         set_rank(flags.get("devices", 1), flags.get("num_nodes", 1))
-        pl.seed_everything(flags.get("seed", 0), workers=True, verbose=False)
+        seed_everything(flags.get("seed", 0))
         main(**flags)
     except BaseException as error:
         # Lightning turns Ctrl-C into an exit, and what it tidies up may fail in other ways.
@@ -174,6 +175,15 @@ def run(main: Callable[..., None], parser: Parser) -> None:
         if isinstance(error, UserError | OSError):  # the latter for example on a full disk
             sys.exit(f"{parser.prog}: error: {printable(str(error))}")
         raise
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's random numbers."""
+    import torch  # here, so that --help needs no seconds
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def keep_freed_memory() -> None:

@@ -13,12 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 
 from common.run.cli import Settings
 from common.run.console import UserError, align, say
 from common.run.files import is_own_picture, write_atomically
+from common.run.ranks import rank_zero_only
 
 STARTED = time.monotonic()
 LIBRARIES = ("torch", "torchaudio", "pytorch-lightning", "scikit-learn")

@@ -2,9 +2,13 @@
 
 import os
 
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only  # Lightning's own, without Lightning
 
 from common.run.console import UserError
+
+# Lightning keeps a rank that it finds here.
+first_rank = int(os.environ.get("RANK", 0)) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+rank_zero_only.rank = first_rank  # type: ignore[attr-defined]
 
 # Lightning believes these variables, although an earlier job may have left them in the shell.
 MISLEADING = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "JSM_NAMESPACE_RANK")

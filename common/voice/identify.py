@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from common.checkpoints import load, load_whitening
+from common.checkpoints import load
 from common.data import Batch
 from common.evaluate import embed
-from common.modules import ContrastiveModel
+from common.networks import ContrastiveNetwork
 from common.run.cli import Parser, Settings, a_folder, number, run
 from common.run.console import UserError, printable
-from common.speakers import Verification, equal_error_rate, unit_length
+from common.speakers import Verification, equal_error_rate, load_whitening, unit_length
 from common.voice.recordings import answer, report
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
@@ -70,7 +70,7 @@ class Enrolment:
 
 
 def main(task2_checkpoint: Path, enrol: Path, queries: list[Path], as_json: bool, threshold: float | None) -> None:
-    model, whitening = load(task2_checkpoint, ContrastiveModel), load_whitening(task2_checkpoint)
+    model, whitening = load(task2_checkpoint, ContrastiveNetwork), load_whitening(task2_checkpoint)
 
     def embeddings(batches: list[Batch]) -> np.ndarray:
         return whitening.transform(embed(model.embedder, batches).z["concat"])  # [n, D]

@@ -16,13 +16,13 @@ from pathlib import Path
 from common.checkpoints import load
 from common.data import Batch
 from common.evaluate import predict_digits
-from common.modules import DigitClassifier
+from common.networks import DigitNetwork
 from common.run.cli import Parser, a_path, run
 from common.voice.recordings import answer, report
 
 
 def main(checkpoint: Path, files: list[Path], as_json: bool) -> None:
-    model = load(checkpoint, DigitClassifier)
+    model = load(checkpoint, DigitNetwork)
 
     def predict(batches: list[Batch]) -> list[dict]:
         rows = predict_digits(model, batches).logits.softmax(dim=1).tolist()  # [n, 10]

@@ -27,7 +27,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pytorch_lightning as pl
 import soundfile
 import torch
 import torch.nn.functional as F
@@ -74,11 +73,10 @@ class PerClip(Dataset):
         return torch.log(self.mel(wave) + 1e-6) if self.two_dimensional else wave, self.digit[index]
 
 
-class PerClipData(pl.LightningDataModule):
+class PerClipData:
     """The clips and the split of ``data``, in batches of the same size, by the other pipeline."""
 
     def __init__(self, data: SpokenDigits, name: str, seconds: int) -> None:
-        super().__init__()
         self.sets, self.batch_size = {}, data.batch_size
         for key in ("train", "val"):
             clips = [data.cached.clips[row] for row in getattr(data.split, key)]
@@ -94,7 +92,7 @@ class PerClipData(pl.LightningDataModule):
             **options,
         )
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self, *_: int) -> DataLoader:
         return self.loader("train", shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
@@ -206,7 +204,7 @@ def compare_epochs(data: dict[int, SpokenDigits], settings: Settings, repeats: i
     show(f"An epoch of task 1, {clips} clips (faster: with 0 workers)", rows)
 
 
-def _epoch(model: type[DigitClassifier], data: pl.LightningDataModule, run: Run, name: str) -> float:
+def _epoch(model: type[DigitClassifier], data: SpokenDigits | PerClipData, run: Run, name: str) -> float:
     """Seconds of a training epoch with its validation, once the workers have started."""
     module = model((name,), lr=run.settings.lr)
     return statistics.mean(timed(module, lambda: fit(module, data, run, "checkpoints", name)).epochs())

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from timing import show
 
-from common.checkpoints import load, load_whitening
+from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import embed
 from common.modules import ContrastiveModel
 from common.run.cli import Settings, number, run, task_parser
+from common.speakers import load_whitening
 from common.voice.identify import Enrolment
 
 

@@ -3,10 +3,9 @@
 import os
 
 import pytest
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from common.run.console import UserError
-from common.run.ranks import MAIN_PROCESS, MISLEADING, set_rank
+from common.run.ranks import MAIN_PROCESS, MISLEADING, rank_zero_only, set_rank
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
 SRUN = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}

@@ -34,6 +34,8 @@ def run_all(repository, tmp_path, offline):
     for folder in (project / "common/report", commands, work):
         folder.mkdir(parents=True)
     (project / "run_all.sh").write_bytes((repository / "run_all.sh").read_bytes())
+    for package in ("common", "common/report"):
+        (project / package / "__init__.py").touch()
     (project / "common/report/__main__.py").write_text("import sys; print('report of', len(sys.argv) - 1, 'tasks')\n")
     for task in range(1, 6):
         (project / f"task{task}.py").write_text(STAND_IN)

@@ -10,12 +10,12 @@ import torch
 from conftest import tone
 from test_predict import run_command, save
 
-from common.checkpoints import load, load_whitening, store_whitening
+from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import Embeddings, embed
 from common.modules import ContrastiveModel
 from common.run.console import UserError
-from common.speakers import Whitening, equal_error_rate, unit_length
+from common.speakers import Whitening, equal_error_rate, load_whitening, store_whitening, unit_length
 from common.voice.identify import Enrolment
 from common.voice.recordings import read_recording
 
