@@ -11,6 +11,7 @@ Writes task1_supervised/{1d,2d}_checkpoints/best.ckpt, metrics.json, metrics.txt
 and a few test clips for the report.
 """
 
+from functools import partial
 from pathlib import Path
 
 from torch.nn import CrossEntropyLoss
@@ -28,8 +29,8 @@ from common.training import fit
 
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
-    loss = CrossEntropyLoss(label_smoothing=0.1)
-    models = {name: DigitClassifier((name,), settings.lr, loss=loss, optimizer=AdamW) for name in ("1d", "2d")}
+    loss, optimizer = CrossEntropyLoss(label_smoothing=0.1), partial(AdamW, fused=True)
+    models = {name: DigitClassifier((name,), settings.lr, loss=loss, optimizer=optimizer) for name in ("1d", "2d")}
     run = Run(settings, data.describe(), models["1d"].embedder.sizes() | models["2d"].embedder.sizes())
     run.open()
 

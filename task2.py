@@ -32,7 +32,8 @@ from common.training import fit
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
     loss = partial(info_nce, temperature=0.2)  # between the 1D and the 2D projections of a batch
-    model = ContrastiveModel(settings.lr, settings.augment, loss=loss, optimizer=AdamW)
+    optimizer = partial(AdamW, fused=True)
+    model = ContrastiveModel(settings.lr, settings.augment, loss=loss, optimizer=optimizer)
     run = Run(settings, data.describe(), model.embedder.sizes())
     run.open()
 

@@ -32,8 +32,7 @@ def to_float(wave: Tensor) -> Tensor:
 
 def unit_power(wave: Tensor) -> Tensor:
     """Remove the mean of each clip and scale it to mean power 1, so that gain drops out: [..., N] -> [..., N]."""
-    wave = wave - wave.mean(dim=-1, keepdim=True)
-    return wave / (wave.square().mean(dim=-1, keepdim=True).sqrt() + 1e-4)
+    return F.layer_norm(wave, wave.shape[-1:], eps=1e-8)  # in one pass through memory
 
 
 class LogMel(nn.Module):
@@ -56,8 +55,8 @@ class LogMel(nn.Module):
         frames = F.pad(unit_power(wave), (WINDOW // 2, WINDOW // 2)).unfold(1, WINDOW, HOP)  # [B, T, WINDOW]
         x = torch.fft.rfft(frames * self.window)
         power = x.real.square() + x.imag.square()  # [B, T, bins]; several times faster than abs().square()
-        x = torch.log(power @ self.bands.T + POWER_FLOOR).transpose(1, 2)  # [B, F, T]
-        return (x - x.mean(dim=(1, 2), keepdim=True)) / (x.std(dim=(1, 2), keepdim=True) + 1e-3)
+        x = torch.log(power @ self.bands.T + POWER_FLOOR)  # [B, T, F]
+        return F.layer_norm(x, x.shape[1:], eps=1e-6).transpose(1, 2)
 
 
 def mel_bands() -> Tensor:

@@ -44,8 +44,7 @@ def warp(wave: Tensor, rate: Tensor, shift: Tensor) -> Tensor:
     steps = torch.arange(size, dtype=wave.dtype, device=wave.device) - middle
     position = torch.addcmul(middle - shift * rate, steps, rate).clamp_(0, size - 1.001)  # [B, N]
     left = position.long()
-    position -= left  # the fraction between two samples
-    return torch.lerp(wave.gather(1, left), wave.gather(1, left + 1), position)
+    return torch.lerp(wave.gather(1, left), wave.gather(1, left + 1), position.frac_())
 
 
 def random_channel(wave: Tensor, equaliser_db: float = EQUALISER_DB, noise_share: float = NOISE_SHARE) -> Tensor:
@@ -75,14 +74,11 @@ def random_noise(spectrum: Tensor, snr_db: tuple[float, float] = NOISE_SNR_DB) -
     """The spectra [B, K] of coloured noise for such clips, at signal-to-noise ratios drawn from ``snr_db``."""
     frequency = torch.linspace(0, SAMPLE_RATE / 2, spectrum.shape[1], device=spectrum.device).clamp(min=50)  # [K], Hz
     color = torch.exp(_uniform(spectrum, *NOISE_SLOPE) * torch.log(frequency / 1000))  # [B, K]
-    noise = torch.randn_like(spectrum) * color
     ratio = 10 ** (_uniform(spectrum, *snr_db) / 10)
-    return noise * (_power(spectrum) / ratio / _power(noise)).sqrt()
-
-
-def _power(spectrum: Tensor) -> Tensor:
-    # [B, 1]; several times faster than abs().square()
-    return torch.view_as_real(spectrum).square().sum(dim=(1, 2)).unsqueeze(1)
+    power = torch.view_as_real(spectrum).square().sum(dim=(1, 2)).unsqueeze(1)  # [B, 1]; faster than abs().square()
+    # The noise has the power of its expectation: complex normal numbers have the variance 1.
+    color *= (power / ratio / color.square().sum(dim=1, keepdim=True)).sqrt()
+    return torch.randn_like(spectrum) * color
 
 
 def random_masks(log_mel: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 Both have the same structure. The first layer sees 16 to 45 ms of the signal, the second a fifth of a second, and the
 pooling keeps the mean and the maximum of every channel over time.
 
-Axes: B batch, N samples, F mel bands, T frames, C channels, D embedding.
+Axes: B batch, N samples, F mel bands, T frames, C channels, D embedding. Frames are the width of images of height 1,
+[B, C, 1, T], because PyTorch has the faster memory layout, in which the channels of a frame are neighbours ("channels
+last"), for images: forward and backward take two thirds of the time of 1D convolutions on two CPU cores.
 """
 
 import torch
@@ -27,17 +29,17 @@ class Encoder1D(nn.Module):
         self.filterbank = nn.Conv1d(1, 32, kernel_size=256, stride=40, padding=128, bias=False)
         with torch.no_grad():
             self.filterbank.weight.copy_(gabor_filters(32, 256).unsqueeze(1))
-        self.norm1 = nn.BatchNorm1d(32)
-        self.conv = nn.Conv1d(32, 64, kernel_size=5, dilation=4, padding=8, bias=False)
-        self.norm2 = nn.BatchNorm1d(64)
+        self.norm1 = nn.BatchNorm2d(32)
+        self.conv = nn.Conv2d(32, 64, kernel_size=(1, 5), dilation=(1, 4), padding=(0, 8), bias=False)
+        self.norm2 = nn.BatchNorm2d(64)
         self.project = nn.Linear(2 * 64, EMBEDDING_DIM)
 
     def forward(self, wave: Tensor) -> Tensor:
-        x = unit_power(wave if wave.ndim == 3 else wave.unsqueeze(1))  # [B, 1, N]
-        x = self.filterbank(x)  # [B, 32, 400 per second]
+        x = unit_power(wave.squeeze(1) if wave.ndim == 3 else wave)  # [B, N]
+        x = filter_wave(x, self.filterbank.weight.squeeze(1), stride=40)  # [B, 32, 1, 400 per second]
         # Log energies of 20 ms every 10 ms: they carry the speech sounds, and loudness becomes an offset.
-        x = torch.log(F.avg_pool1d(x.square(), 8, stride=4) + POWER_FLOOR)  # [B, 32, T]
-        x = F.relu(self.norm2(self.conv(self.norm1(x))))  # [B, 64, T]
+        x = torch.log(F.avg_pool2d(x.square(), (1, 8), stride=(1, 4)) + POWER_FLOOR)  # [B, 32, 1, T]
+        x = F.relu(self.norm2(self.conv(self.norm1(x))))  # [B, 64, 1, T]
         return self.project(mean_and_max(x))  # [B, D]
 
 
@@ -51,24 +53,38 @@ class Encoder2D(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         # The position of a formant on the frequency axis tells vowels apart, so the kernel spans all 64 mel bands. With
-        # one position on that axis it is written as a Conv1d over time with the bands as channels: four times as fast
-        # as the same Conv2d.
-        self.conv1 = nn.Conv1d(64, 32, kernel_size=3, stride=2, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm1d(32)
-        self.conv2 = nn.Conv1d(32, 64, kernel_size=5, dilation=2, padding=4, bias=False)
-        self.norm2 = nn.BatchNorm1d(64)
+        # one position on that axis the bands are its channels.
+        self.conv1 = nn.Conv2d(64, 32, kernel_size=(1, 3), stride=(1, 2), padding=(0, 1), bias=False)
+        self.norm1 = nn.BatchNorm2d(32)
+        self.conv2 = nn.Conv2d(32, 64, kernel_size=(1, 5), dilation=(1, 2), padding=(0, 4), bias=False)
+        self.norm2 = nn.BatchNorm2d(64)
         self.project = nn.Linear(2 * 64, EMBEDDING_DIM)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        x = log_mel.squeeze(1) if log_mel.ndim == 4 else log_mel  # [B, F, T]
-        x = F.relu(self.norm1(self.conv1(x)))  # [B, 32, T]
-        x = F.relu(self.norm2(self.conv2(x)))  # [B, 64, T]
+        x = (log_mel.squeeze(1) if log_mel.ndim == 4 else log_mel).unsqueeze(2)  # [B, F, 1, T]
+        x = F.relu(self.norm1(self.conv1(x)))  # [B, 32, 1, T]
+        x = F.relu(self.norm2(self.conv2(x)))  # [B, 64, 1, T]
         return self.project(mean_and_max(x))  # [B, D]
 
 
+def filter_wave(wave: Tensor, filters: Tensor, stride: int) -> Tensor:
+    """Convolve waveforms of one channel with filters: [B, N], [C, size] -> [B, C, 1, T], T = N // stride + 1.
+
+    Equal to ``F.conv1d(wave.unsqueeze(1), filters.unsqueeze(1), stride=stride, padding=size // 2)`` for an even
+    ``size``. A convolution with one input channel is slow, so ``stride`` samples become the channels of one with stride
+    1: the first sample of each block is one channel, the second another.
+    """
+    size, frames = filters.shape[1], wave.shape[1] // stride + 1
+    width = -(-size // stride)  # of a filter, in blocks
+    left, total = size // 2, (frames + width - 1) * stride
+    blocks = F.pad(wave, (left, total - left - wave.shape[1])).unflatten(1, (-1, stride))  # [B, blocks, stride]
+    kernel = F.pad(filters, (0, width * stride - size)).unflatten(1, (width, stride))  # [C, width, stride]
+    return F.conv2d(blocks.transpose(1, 2).unsqueeze(2), kernel.transpose(1, 2).unsqueeze(2))
+
+
 def mean_and_max(x: Tensor) -> Tensor:
-    """Pool frames by their mean and their maximum: [B, C, T] -> [B, 2C]."""
-    return torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1)
+    """Pool frames by their mean and their maximum: [B, C, 1, T] -> [B, 2C]."""
+    return torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
 
 
 def gabor_filters(count: int, size: int, low: float = 80.0, high: float = 7600.0) -> Tensor:

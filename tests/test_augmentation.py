@@ -48,10 +48,11 @@ def test_random_rates_and_shifts_fill_their_ranges_and_no_more():
 
 @pytest.mark.parametrize("snr_db", [0.0, 20.0])
 def test_noise_has_the_stated_signal_to_noise_ratio(snr_db):
-    spectrum = torch.fft.rfft(torch.randn(8, 16_000))
+    spectrum = torch.fft.rfft(torch.randn(64, 16_000))
     noise = random_noise(spectrum, snr_db=(snr_db, snr_db))
     power = [x.abs().square().sum(dim=1) for x in (spectrum, noise)]
-    torch.testing.assert_close(10 * torch.log10(power[0] / power[1]), torch.full((8,), snr_db), atol=1e-3, rtol=0)
+    found = 10 * torch.log10(power[0] / power[1])  # that of the expectation: strongly coloured noise varies
+    assert abs(found.mean() - snr_db) < 0.15 and (found - snr_db).abs().max() < 2
 
 
 def test_noise_is_added_to_a_share_of_the_clips_at_any_position_in_the_batch():

@@ -17,6 +17,7 @@ from common.run.console import UserError
 from common.speakers import load_whitening, store_whitening
 from common.training import fit
 
+pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple", "ignore:Sparse invariant")  # of strange files
 KINDS = (ContrastiveModel, DigitClassifier)
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from common.encoders import Encoder1D, Encoder2D, gabor_filters, mean_and_max
+from common.encoders import Encoder1D, Encoder2D, filter_wave, gabor_filters, mean_and_max
 
 
 def test_two_layers_of_32_and_64_channels_and_69k_parameters_together():
@@ -39,5 +40,16 @@ def test_gabor_filters_respond_to_their_own_band():
 
 
 def test_pooling_keeps_mean_and_maximum():
-    x = torch.tensor([[[1.0, 2.0, 6.0], [0.0, 0.0, -3.0]]])
+    x = torch.tensor([[[[1.0, 2.0, 6.0]], [[0.0, 0.0, -3.0]]]])
     assert mean_and_max(x).tolist() == [[3.0, -1.0, 6.0, 0.0]]
+
+
+@pytest.mark.parametrize("samples", [400, 4000, 15_999, 16_000])
+def test_waves_are_filtered_as_by_a_strided_convolution(samples):
+    wave, filters = torch.randn(3, samples), torch.randn(5, 256, requires_grad=True)
+    expected = F.conv1d(wave.unsqueeze(1), filters.unsqueeze(1), stride=40, padding=128)
+    found = filter_wave(wave, filters, stride=40).squeeze(2)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+    weight = torch.randn_like(expected)
+    gradients = [torch.autograd.grad((x * weight).sum(), filters)[0] for x in (found, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-2, rtol=1e-4)

@@ -45,9 +45,9 @@ def assert_near(found: torch.Tensor, expected: list | float, tolerance: float = 
 
 def test_embeddings(embedder, waves):
     z = embedder(waves)
-    expected = [[8.648894, -2.11043], [7.510039, -0.09883], [6.032736, -0.212514], [5.440795, 2.103565]]
+    expected = [[8.649274, -2.110542], [7.510897, -0.098566], [6.032347, -0.212245], [5.43981, 2.104101]]
     assert_near(z["1d"][:, [0, 100]], expected)
-    expected = [[2.138252, 5.787219], [4.823664, 16.709997], [9.64454, 19.2416], [8.214859, 14.437336]]
+    expected = [[2.135748, 5.791987], [4.823653, 16.720045], [9.648901, 19.255976], [8.218655, 14.450028]]
     assert_near(z["2d"][:, [0, 100]], expected)
 
 
@@ -55,22 +55,22 @@ def test_embeddings_of_augmented_clips(embedder, waves):
     embedder.train().encoders.eval()  # BatchNorm over four clips would magnify the differences between processors
     torch.manual_seed(1)
     z = embedder(waves)
-    expected = [[8.10006, -1.138681], [8.878989, -2.110913], [5.962443, -0.206063], [6.488265, 1.89163]]
+    expected = [[8.100494, -1.13835], [9.148976, -1.199884], [5.962065, -0.205785], [5.444654, 1.700833]]
     assert_near(z["1d"][:, [0, 100]], expected, NORMAL_NUMBERS)
-    expected = [[-2.11428, 13.494804], [3.940742, 20.146757], [-3.95821, 21.81765], [3.305653, 18.482178]]
+    expected = [[-2.118609, 13.503469], [1.121978, 20.879612], [-1.20172, 23.077616], [3.304677, 18.498117]]
     assert_near(z["2d"][:, [0, 100]], expected, NORMAL_NUMBERS)
 
 
 def test_log_mel(waves):
     x = LogMel()(to_float(waves))
-    assert_near(x[[0, 1, 2, 3], [5, 20, 40, 60], [40, 50, 10, 90]], [3.534873, -0.345549, -0.270888, -0.245607])
+    assert_near(x[[0, 1, 2, 3], [5, 20, 40, 60], [40, 50, 10, 90]], [3.536778, -0.345781, -0.271101, -0.245824])
 
 
 def test_augmentation(waves):
     wave = to_float(waves)
     torch.manual_seed(2)
     augmented = random_channel(warp(wave, random_rates(wave), random_shifts(wave)))
-    expected = [[-0.353711, -0.335421], [-0.249102, -0.079773], [0.460396, 0.201608], [-0.235258, 0.212328]]
+    expected = [[-0.353711, -0.335421], [-0.249102, -0.079773], [0.47325, 0.204986], [-0.101512, 0.054687]]
     assert_near(augmented[:, [6400, 8000]], expected, NORMAL_NUMBERS)
     masked = random_masks(torch.ones(4, 64, 101))
     assert masked.sum(dim=(1, 2)).tolist() == [4455, 4293, 4950, 4956]
@@ -84,4 +84,4 @@ def test_info_nce():
 def test_first_logits_of_a_seed(waves):
     torch.manual_seed(3)
     logits = DigitClassifier(("1d", "2d")).eval()(waves)
-    assert_near(logits[[0, 1, 2, 3], [0, 3, 6, 9]], [0.444779, -0.517946, 0.286936, 0.688084])
+    assert_near(logits[[0, 1, 2, 3], [0, 3, 6, 9]], [0.444854, -0.517969, 0.286891, 0.688049])
