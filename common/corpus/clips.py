@@ -190,9 +190,9 @@ def _downloads(folder: Path) -> Iterator[Path]:
 
 def _list_clips(root: Path) -> tuple[tuple[Clip, ...], list[str]]:
     """The clips below ``root`` and the paths of all other files."""
-    top = _visible(root)
+    top = visible_names(root)
     folders = [name for name in top if not _parse(name) and (root / name).is_dir()]
-    paths = [f"{folder}/{name}" for folder in folders for name in _visible(root / folder)]
+    paths = [f"{folder}/{name}" for folder in folders for name in visible_names(root / folder)]
     if any(map(_parse, top)):  # otherwise the files beside the speakers' folders are documents
         paths += [name for name in top if name not in folders]
     speakers = {match["speaker"] for path in paths if (match := _parse(path.rpartition("/")[2]))}
@@ -212,8 +212,8 @@ def _list_clips(root: Path) -> tuple[tuple[Clip, ...], list[str]]:
     return tuple(sorted(clips.values(), key=lambda clip: (_natural(clip.speaker), *clip[:3]))), ignored
 
 
-def _visible(folder: Path) -> list[str]:
-    """The sorted names in ``folder`` without the hidden ones; none, and a note, if it cannot be listed."""
+def visible_names(folder: Path) -> list[str]:
+    """The sorted names in a folder without the hidden ones; none, and a note, if it cannot be listed."""
     try:
         return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:  # for example lost+found

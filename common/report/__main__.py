@@ -34,7 +34,9 @@ class Results(NamedTuple):
 def read_results(name: str, seconds: str) -> Results:
     """What a task left in its folder; if ``seconds`` is empty, its time is taken from the metrics."""
     folder = Path(name)
-    models = read_json(folder / "metrics.json", {})
+    metrics = read_json(folder / "metrics.json", {})
+    # Metrics of another version may lack anything; what is there is shown.
+    models = {key: part for key, part in metrics.items() if isinstance(part, dict)} if isinstance(metrics, dict) else {}
     run = models.pop("run", {})
     pictures = {p.stem: Markup(base64.b64encode(p.read_bytes()).decode()) for p in sorted(folder.glob("*.png"))}
     examples = read_json(folder / "examples.json", [])
@@ -69,7 +71,7 @@ def score(numbers: dict, key: str) -> str:
     shown = f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
     if f"{key}_ci95" in numbers:
         low, high = numbers[f"{key}_ci95"]
-        shown += f" [{low:.3f}, {high:.3f}] n={numbers[key.removesuffix('_acc') + '_clips']}"
+        shown += f" [{low:.3f}, {high:.3f}] n={numbers.get(key.removesuffix('_acc') + '_clips', '?')}"
     return shown
 
 
@@ -95,7 +97,7 @@ if __name__ == "__main__":
     set_up_output()
     seconds = itertools.chain(parser.parse_args().seconds, itertools.repeat(""))
     results = [read_results(folder, took) for folder, took in zip(TASKS, seconds, strict=False)]
-    corpora = sorted({result.run["corpus"] for result in results if result.models})
+    corpora = sorted({result.run.get("corpus", "an unknown corpus") for result in results if result.models})
     rows = [["task", "model", "test accuracy", "seconds"], *overview(results)]
     try:
         write_page(Path("report.html"), results=results, corpora=corpora, rows=rows, synthetic=SYNTHETIC_NAME)

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from common.checkpoints import load
+from common.corpus.clips import visible_names
 from common.data import Batch
 from common.evaluate import embed
 from common.networks import ContrastiveNetwork
@@ -75,7 +76,8 @@ def main(task2_checkpoint: Path, enrol: Path, queries: list[Path], as_json: bool
     def embeddings(batches: list[Batch]) -> np.ndarray:
         return whitening.transform(embed(model.embedder, batches).z["concat"])  # [n, D]
 
-    files = sorted(file for file in enrol.glob("[!.]*/[!.]*") if file.suffix.lower() in SUFFIXES)
+    people = [enrol / name for name in visible_names(enrol) if (enrol / name).is_dir()]
+    files = [person / name for person in people for name in visible_names(person) if name.lower().endswith(SUFFIXES)]
     recordings = answer(lambda batches: [{"z": z} for z in embeddings(batches)], files)
     usable = [each for each in recordings if "z" in each]
     if not usable:

@@ -83,6 +83,22 @@ def test_names_are_shown_as_they_are_without_control_characters(report):
     assert all(c.isprintable() or c == "\n" for c in table + page)
 
 
+@pytest.mark.parametrize(
+    "metrics, shown",
+    [
+        ([], "task1 pictures only"),
+        ({"1d": 0.5}, "task1 pictures only"),
+        ({"1d": {"test_acc": 0.5}}, "task1 1D 0.5000"),
+        ({"1d": {"test_acc": 0.5, "test_acc_ci95": [0.4, 0.6]}, "run": {}}, "task1 1D 0.5000 [0.400, 0.600] n=?"),
+    ],
+)
+def test_metrics_of_another_version_are_shown_as_far_as_they_go(report, metrics, shown):
+    write_metrics(FOLDERS[0], metrics)
+    table, _, text = report()
+    assert shown in " ".join(table.split()) and shown in text
+    assert ("an unknown corpus" in table) == (" 0.5" in shown)
+
+
 def test_synthetic_speech_and_different_corpora_are_announced(report):
     assert 'class="notice"' not in report()[1]
     write_metrics(FOLDERS[0], {"1d": SCORES, "run": RUN | {"corpus": SYNTHETIC_NAME}})
