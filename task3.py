@@ -15,9 +15,9 @@ from pathlib import Path
 
 from common.checkpoints import load
 from common.data import SpokenDigits
-from common.evaluate import embed
+from common.evaluate import embed, tsne
 from common.networks import ContrastiveNetwork, DigitNetwork
-from common.plots import draw_embeddings, tsne
+from common.plots import draw_embeddings
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
 

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 from common.run.console import UserError, say
 from common.run.files import write_atomically
-from common.run.interrupts import received
+from common.run.process import interrupted
 
 
 class PatienceFromHalfTime(EarlyStopping):
@@ -31,7 +31,7 @@ class HeedInterrupts(Callback):
     """Ends the training at the next step after a Ctrl-C that Python has lost."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
-        if received.is_set():
+        if interrupted.is_set():
             raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""Evaluate frozen models: embeddings, predictions, accuracies with intervals, linear probes.
+"""Evaluate frozen models: embeddings, predictions, accuracies with intervals, linear probes, layouts in the plane.
 
 Nothing here trains an encoder. Axes: n clips, B batch, N samples, D embedding.
 """
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.networks import DigitNetwork
+from common.run.console import progress_bar
 
 PROBE_STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # C of scikit-learn: smaller is more regularised
 
@@ -165,3 +166,27 @@ def _fit_probe(x: np.ndarray, digit: np.ndarray, strength: float) -> Any:
     # more on busy cores.
     with threadpool_limits(1, user_api="blas"):
         return probe.fit(x, digit)
+
+
+def tsne(z: np.ndarray, seed: int, name: str) -> tuple[np.ndarray, float]:
+    """Standardise embeddings and lay them out in the plane with t-SNE (van der Maaten and Hinton, JMLR 9, 2008).
+
+    Args:
+        z: [n, D] embeddings.
+        name: of the embeddings in the progress message.
+
+    Returns:
+        the layout [n, 2], and the perplexity: 30, or less if there are too few clips for it.
+    """
+    from sklearn.manifold import TSNE  # slow to import, see above
+    from sklearn.preprocessing import StandardScaler
+
+    perplexity = max(1.0, min(30.0, (len(z) - 1) / 3))
+    with progress_bar(f"t-SNE of {name}", len(z), "clips") as progress:
+        if not np.ptp(z, axis=0).any():  # scikit-learn's t-SNE crashes if all points are equal
+            layout = np.zeros((len(z), 2))
+        else:
+            model = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=-1)
+            layout = model.fit_transform(StandardScaler().fit_transform(z))
+        progress.update(len(z))
+    return layout, perplexity

@@ -25,12 +25,10 @@ from matplotlib.font_manager import fontManager
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from scipy.special import ndtri
-from sklearn.manifold import TSNE
-from sklearn.preprocessing import StandardScaler
 
-from common.run.console import model_name, printable, progress_bar, shortened
+from common.run.console import model_name, printable, shortened
 from common.run.files import PICTURE_MARK, write_atomically
-from common.run.ranks import rank_zero_only
+from common.run.process import rank_zero_only
 from common.speakers import Verification
 
 STYLE = {
@@ -191,27 +189,6 @@ def draw_det(path: Path, curves: dict[str, Verification | None], title: str, cap
         axes.set(xlim=limits, ylim=limits, xlabel="false accepts", ylabel="false rejects", aspect="equal")
         axes.grid(color="0.93")
         axes.legend(loc="upper right")
-
-
-def tsne(z: np.ndarray, seed: int, name: str) -> tuple[np.ndarray, float]:
-    """Standardise embeddings and lay them out in the plane with t-SNE (van der Maaten and Hinton, JMLR 9, 2008).
-
-    Args:
-        z: [n, D] embeddings.
-        name: of the embeddings in the progress message.
-
-    Returns:
-        the layout [n, 2], and the perplexity: 30, or less if there are too few clips for it.
-    """
-    perplexity = max(1.0, min(30.0, (len(z) - 1) / 3))
-    with progress_bar(f"t-SNE of {name}", len(z), "clips") as progress:
-        if not np.ptp(z, axis=0).any():  # scikit-learn's t-SNE crashes if all points are equal
-            layout = np.zeros((len(z), 2))
-        else:
-            model = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=-1)
-            layout = model.fit_transform(StandardScaler().fit_transform(z))
-        progress.update(len(z))
-    return layout, perplexity
 
 
 def draw_embeddings(

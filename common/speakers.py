@@ -17,7 +17,7 @@ from common.checkpoints import read_checkpoint, save_checkpoint
 from common.corpus.clips import systematic_sample
 from common.evaluate import Embeddings, accuracy_metrics
 from common.run.console import UserError
-from common.run.ranks import rank_zero_only
+from common.run.process import rank_zero_only
 
 NEIGHBOURS = (1, 3, 5, 7, 11, 15)
 ENROLMENT_DIGITS = (0, 1, 2, 3, 4)  # of the text-independent variant; the other five are queried

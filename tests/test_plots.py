@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from common import plots
+from common.evaluate import tsne
 from common.plots import COLORS, DIGIT_COLORS
 from common.run.files import is_own_picture
-from common.run.ranks import rank_zero_only
+from common.run.process import rank_zero_only
 from common.speakers import Verification
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -153,7 +154,7 @@ def test_extreme_results_can_be_drawn(tmp_path, drawn):
         plots.draw_confusion(tmp_path / f"{len(true)}.png", true, true, *TITLES, 2 * NUMBERS)
     assert len(drawn[-1].axes[0].get_yticklabels()) == 25, "every fourth of 100 names"
     for z in (np.zeros((9, 8)), np.eye(8)[:1], np.eye(8)[:2], np.eye(8)[:3], np.eye(8)[:5]):
-        labels, (points, _) = np.arange(len(z)), plots.tsne(z, 0, "few clips")
+        labels, (points, _) = np.arange(len(z)), tsne(z, 0, "few clips")
         plots.draw_embeddings(tmp_path / f"{len(z)}_clips.png", {"1d": points}, {"digit": (labels, "0123456789")}, "")
     assert [matplotlib.image.imread(path).ndim for path in tmp_path.iterdir()] == 9 * [3]
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from common.data import SpokenDigits
 from common.modules import ContrastiveModel, DigitClassifier, LogsEpochMeans, one_cycle
-from common.run import interrupts
+from common.run import process
 from common.run.console import UserError
 from common.training import PATIENCE, fit
 
@@ -111,13 +111,13 @@ def test_each_epoch_is_recorded_and_printed(train, tmp_path, capsys):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_python_loses_in_a_destructor_still_ends_the_training(make_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(interrupts, "received", received := threading.Event())
-    monkeypatch.setattr("common.callbacks.received", received)
+    monkeypatch.setattr(process, "interrupted", interrupted := threading.Event())
+    monkeypatch.setattr("common.callbacks.interrupted", interrupted)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning ignores further interrupts of this process
 
     class Pressed:
         def __del__(self):
-            interrupts.interrupt()
+            process.interrupt()
 
     class Interrupted(Scripted):
         def training_step(self, batch, index):

@@ -11,7 +11,7 @@ import soundfile
 from common.audio import SAMPLE_RATE
 from common.data import SpokenDigits
 from common.run.files import write_atomically
-from common.run.ranks import rank_zero_only
+from common.run.process import rank_zero_only
 
 
 @rank_zero_only

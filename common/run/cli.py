@@ -16,8 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from common.run.console import UserError, printable, set_up_output
-from common.run.interrupts import interrupt, received
-from common.run.ranks import set_rank
+from common.run.process import interrupt, interrupted, set_rank
 
 OF_SOME_TASKS = {"label_ratio", "augment", "task1_checkpoint", "task2_checkpoint"}
 
@@ -160,7 +159,7 @@ def run(main: Callable[..., None], parser: Parser) -> None:
         parser.error(f"argument --dataset: {flags['dataset']} and --data-dir are two sources; leave one out")
     keep_freed_memory()
     set_up_output(flags.get("quiet", False))
-    received.clear()
+    interrupted.clear()
     signal.signal(signal.SIGINT, interrupt)
     try:
         set_rank(flags.get("devices", 1), flags.get("num_nodes", 1))
@@ -168,7 +167,7 @@ def run(main: Callable[..., None], parser: Parser) -> None:
         main(**flags)
     except BaseException as error:
         # Lightning turns Ctrl-C into an exit, and what it tidies up may fail in other ways.
-        if received.is_set() or isinstance(error, KeyboardInterrupt):
+        if interrupted.is_set() or isinstance(error, KeyboardInterrupt):
             advice = "; to continue, add --resume" if flags.get("epochs") else ""
             print(f"{parser.prog}: interrupted; no metrics were written{advice}", file=sys.stderr)
             sys.exit(130)

@@ -18,7 +18,7 @@ from torch import nn
 from common.run.cli import Settings
 from common.run.console import UserError, align, say
 from common.run.files import is_own_picture, write_atomically
-from common.run.ranks import rank_zero_only
+from common.run.process import rank_zero_only
 
 STARTED = time.monotonic()
 LIBRARIES = ("torch", "torchaudio", "pytorch-lightning", "scikit-learn")

@@ -25,9 +25,8 @@ import numpy as np
 from timing import interleave, ratio, show, timed
 
 from common.data import SpokenDigits
-from common.evaluate import Embeddings, embed, linear_probe
+from common.evaluate import Embeddings, embed, linear_probe, tsne
 from common.modules import ContrastiveModel, DigitClassifier
-from common.plots import tsne
 from common.run.cli import Settings
 from common.run.output import Run
 from common.speakers import halves, identify, verify, whiten

@@ -13,7 +13,7 @@ from common.run.cli import Settings
 from common.run.console import UserError
 from common.run.files import PICTURE_MARK
 from common.run.output import Run
-from common.run.ranks import rank_zero_only
+from common.run.process import rank_zero_only
 
 FACTS = {"corpus": "tones", "fingerprint": "abc", "clips": {"train": 80, "val": 20, "test": 50}, "speakers": 6}
 RESULTS = {

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from common.run.console import UserError
-from common.run.ranks import MAIN_PROCESS, MISLEADING, rank_zero_only, set_rank
+from common.run.process import MAIN_PROCESS, MISLEADING, rank_zero_only, set_rank
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
 SRUN = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}

@@ -1,11 +1,14 @@
-"""Which process of a run this one is: the one of rank zero writes, the others only compute."""
+"""This process: its rank among those of a run, of which the one of rank zero writes, and whether Ctrl-C was pressed."""
 
 import os
+import threading
+from typing import NoReturn
 
 from lightning_utilities.core.rank_zero import rank_zero_only  # Lightning's own, without Lightning
 
 from common.run.console import UserError
 
+interrupted = threading.Event()
 # Lightning keeps a rank that it finds here.
 first_rank = int(os.environ.get("RANK", 0)) if "TORCHELASTIC_RUN_ID" in os.environ else 0
 rank_zero_only.rank = first_rank  # type: ignore[attr-defined]
@@ -40,3 +43,9 @@ def set_rank(devices: int, num_nodes: int) -> None:
         variables[MAIN_PROCESS] = str(os.getpid())
         rank = int(variables.get("NODE_RANK", 0)) * devices if num_nodes > 1 else 0
     rank_zero_only.rank = rank  # type: ignore[attr-defined]
+
+
+def interrupt(*_: object) -> NoReturn:
+    """Handle SIGINT: raise KeyboardInterrupt, and note it, because Python drops what is raised in a destructor."""
+    interrupted.set()
+    raise KeyboardInterrupt
