@@ -223,9 +223,13 @@ def spare_cores(device: torch.device) -> int:
 
 def on_gpu(waves: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
     """All waveforms as a tensor on a GPU, if they fit into half of its free memory; else the array as it is."""
-    if device.type != "cuda" or waves.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    elif device.type == "mps":  # a Mac's
+        free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    else:
         return waves
-    return torch.from_numpy(np.array(waves)).to(device)
+    return torch.from_numpy(np.array(waves)).to(device) if waves.nbytes <= free / 2 else waves
 
 
 def _as_is(batch: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from common.corpus.clips import open_folder
 from common.corpus.decode import read_clip, standardise
 from common.corpus.source import MARKER
-from common.data import Batch, EmbeddedBatch, SpokenDigits, spare_cores
+from common.data import Batch, EmbeddedBatch, SpokenDigits, on_gpu, spare_cores
 from common.run.console import UserError
 
 
@@ -181,6 +181,15 @@ def test_wrong_arguments_are_named_in_one_line(open_data, arguments, message):
     with pytest.raises(UserError) as caught:
         open_data(**arguments)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind, free", [("cpu", 10**12), ("cuda", 1000), ("mps", 1000)])
+def test_waveforms_that_do_not_fit_on_the_device_stay_where_they_are(monkeypatch, kind, free):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, 10**12))
+    monkeypatch.setattr("torch.mps.recommended_max_memory", lambda: 10**12)
+    monkeypatch.setattr("torch.mps.driver_allocated_memory", lambda: 10**12 - free)
+    waves = np.zeros((2, 251), dtype=np.int16)  # 1004 bytes
+    assert on_gpu(waves, torch.device(kind)) is waves
 
 
 @pytest.mark.parametrize("accelerator, available", [("gpu", None), ("mps", None), ("mps", "cuda")])
