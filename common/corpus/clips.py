@@ -195,21 +195,20 @@ def _list_clips(root: Path) -> tuple[tuple[Clip, ...], list[str]]:
     paths = [f"{folder}/{name}" for folder in folders for name in visible_names(root / folder)]
     if any(map(_parse, top)):  # otherwise the files beside the speakers' folders are documents
         paths += [name for name in top if name not in folders]
-    speakers = {match["speaker"] for path in paths if (match := _parse(path.rpartition("/")[2]))}
+    parsed = {path: _parse(path.rpartition("/")[2]) for path in paths}
+    speakers = {match["speaker"] for match in parsed.values() if match}
     clips: dict[tuple[str, int, int], Clip] = {}
     ignored = []
-    for path in paths:
-        folder, _, name = path.rpartition("/")
-        match = _parse(name)
-        speaker = unicodedata.normalize("NFC", folder) or (match["speaker"] if match else "")
-        may_be_copy = match and not folder and _may_be_a_copy(match["speaker"], speakers)
-        if match and _natural(speaker) == _natural(match["speaker"]) and not may_be_copy:
-            clip = Clip(speaker, int(match["digit"]), int(match["repetition"]), path)
+    for path, match in parsed.items():
+        folder = unicodedata.normalize("NFC", path.rpartition("/")[0])
+        if match and _is_clip(match["speaker"], folder, speakers):
+            clip = Clip(folder or match["speaker"], int(match["digit"]), int(match["repetition"]), path)
             if clips.setdefault(clip[:3], clip) is not clip:  # of 0_01_01.wav and 0_01_1.wav, the first one counts
                 ignored.append(path)
         elif not (root / path).is_dir():
             ignored.append(path)
-    return tuple(sorted(clips.values(), key=lambda clip: (_natural(clip.speaker), *clip[:3]))), ignored
+    rank = {name: index for index, name in enumerate(speaker_names(tuple(clips.values())))}
+    return tuple(sorted(clips.values(), key=lambda clip: (rank[clip.speaker], *clip[1:]))), ignored
 
 
 def visible_names(folder: Path) -> list[str]:
@@ -226,13 +225,16 @@ def _parse(name: str) -> re.Match | None:
     return CLIP_NAME.fullmatch(unicodedata.normalize("NFC", name))
 
 
-def _may_be_a_copy(speaker: str, speakers: set[str]) -> bool:
-    """Whether 7_anna_3_2.wav may be a copy of 7_anna_3.wav, which would put one voice into training and test."""
+def _is_clip(speaker: str, folder: str, speakers: set[str]) -> bool:
+    """Whether a file that is named like a clip of ``speaker`` is one: in the folder of that speaker, or in none."""
+    if folder:
+        return speaker == folder or _natural(speaker) == _natural(folder)  # 1/0_01_0.wav is of speaker 1
+    # 7_anna_3_2.wav may be a copy of 7_anna_3.wav, which would put one voice into training and test.
     while match := re.fullmatch(r"(.+)_[0-9]+", speaker):
         speaker = match[1]
         if speaker in speakers:
-            return True
-    return False
+            return False
+    return True
 
 
 def _corpus_name(root: Path) -> str:
