@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from common.corpus.clips import SYNTHETIC_NAME
 from common.report.texts import TASKS
-from common.run.console import UserError, align, model_name, printable, set_up_output
+from common.run.console import UserError, align, model_name, printable, score, set_up_output
 from common.run.files import write_atomically
 
 
@@ -63,16 +63,6 @@ def overview(results: list[Results]) -> list[list[str]]:
             rows.append([task, model, accuracy, seconds])
             task = seconds = ""
     return rows
-
-
-def score(numbers: dict, key: str) -> str:
-    """One of a model's numbers; an accuracy with its 95% interval and its number of clips."""
-    value = numbers.get(key)
-    shown = f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
-    if f"{key}_ci95" in numbers:
-        low, high = numbers[f"{key}_ci95"]
-        shown += f" [{low:.3f}, {high:.3f}] n={numbers.get(key.removesuffix('_acc') + '_clips', '?')}"
-    return shown
 
 
 def write_page(path: Path, **content: Any) -> None:

@@ -71,3 +71,13 @@ def align(table: list[list[str]]) -> list[str]:
 def model_name(key: str) -> str:
     """The key of a model in the metrics as a person writes it: "contrastive_1d" -> "contrastive 1D"."""
     return key.replace("_", " ").replace("1d", "1D").replace("2d", "2D")
+
+
+def score(numbers: dict, key: str) -> str:
+    """One of a model's numbers; an accuracy with its 95% interval and its number of clips."""
+    value = numbers.get(key)
+    shown = f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
+    if f"{key}_ci95" in numbers:
+        low, high = numbers[f"{key}_ci95"]
+        shown += f" [{low:.3f}, {high:.3f}] n={numbers.get(key.removesuffix('_acc') + '_clips', '?')}"
+    return shown

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from common.run.cli import Settings
-from common.run.console import UserError, align, say
+from common.run.console import UserError, align, say, score
 from common.run.files import is_own_picture, write_atomically
 from common.run.process import rank_zero_only
 
@@ -117,19 +117,11 @@ class Run:
         keys = dict.fromkeys(key for row in results.values() for key in row)
         # An accuracy, its interval and its number of clips share one cell.
         columns = [key for key in keys if not key.endswith(("_ci95", "_clips"))]
-        table = [["", *columns], *([name, *(_cell(row, key) for key in columns)] for name, row in results.items())]
+        table = [["", *columns], *([name, *(score(row, key) for key in columns)] for name, row in results.items())]
         head = [title, f"Corpus: {corpus}, seed {self.record['seed']}", ""]
         text = "\n".join([*head, *align(table), "", f"{seconds()} s", ""])
         write_atomically(self.folder / "metrics.txt", text)
         say(f"\n{text}\nWritten to {self.folder}/")
-
-
-def _cell(row: dict[str, Any], key: str) -> str:
-    value = row.get(key)
-    if f"{key}_ci95" in row:
-        low, high = row[f"{key}_ci95"]
-        return f"{value:.4f} [{low:.3f}, {high:.3f}] n={row[key.removesuffix('_acc') + '_clips']}"
-    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _earlier_record(metrics: Path) -> Any:
