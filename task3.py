@@ -19,6 +19,7 @@ from common.evaluate import embed, tsne
 from common.networks import ContrastiveNetwork, DigitNetwork
 from common.plots import draw_embeddings
 from common.run.cli import Settings, run_task, task_parser
+from common.run.console import UserError
 from common.run.output import Run
 
 
@@ -50,8 +51,11 @@ def main(settings: Settings) -> None:
         for coloring, labels in colorings.items():
             plots.append(f"{model}_{coloring}.png")
             draw_embeddings(run.folder / plots[-1], {model: layout}, {coloring: labels}, caption)
-    draw_embeddings(run.folder / "overview.png", layouts, colorings, caption)
-    run.write_table("t-SNE plots of test embeddings", {name: {} for name in [*plots, "overview.png"]})
+    plots.append("overview.png")
+    draw_embeddings(run.folder / plots[-1], layouts, colorings, caption)
+    if not all((run.folder / name).is_file() for name in plots):
+        raise UserError(f"{run.folder}: some of its {len(plots)} pictures could not be drawn, as said above")
+    run.write_table("t-SNE plots of test embeddings", {name: {} for name in plots})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     from common import ContrastiveModel, SpokenDigits, embed, linear_probe
 
     data, model = SpokenDigits("recordings", ratio=0.5), ContrastiveModel()
-    pl.Trainer(max_epochs=20).fit(model, data.train_dataloader(), data.val_dataloader())
+    pl.Trainer(max_epochs=20, devices=1).fit(model, data.train_dataloader(), data.val_dataloader())
     train_set, val_set, test_set = (embed(model.embedder, data.loader(name)) for name in ("train", "val", "test"))
     print(linear_probe("concat", train_set, val_set, test_set)["test_acc"])
 

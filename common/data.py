@@ -188,7 +188,7 @@ class SpokenDigits:
         )
 
     def train_dataloader(self, processes: int = 1, rank: int = 0, epoch: int = 0) -> DataLoader:
-        """The training clips, shuffled by seed and epoch; each of several processes gets its share."""
+        """The training clips, shuffled by seed and epoch; each of several processes, which has to say so, its share."""
         sampler: DistributedSampler = DistributedSampler(self.examples["train"], processes, rank, seed=self.seed)
         sampler.set_epoch(epoch)  # Lightning counts on, but in a resumed training only after workers have begun to read
         return self.loader("train", sampler, self.num_workers)

@@ -11,10 +11,10 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import matplotlib
 import numpy as np
@@ -31,6 +31,7 @@ from common.run.files import PICTURE_MARK, write_atomically
 from common.run.process import rank_zero_only
 from common.speakers import Verification
 
+Arguments = ParamSpec("Arguments")
 STYLE = {
     "text.parse_math": False,  # names of speakers and corpora come from folders and may contain dollar signs
     "axes.spines.top": False,
@@ -53,27 +54,39 @@ ERROR_RATES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)  # on the axes 
 MAX_CLASSES = 26  # of a confusion matrix that has room for every number and name
 
 
+def forgiving(draw: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """``draw``, but a picture that fails is reported on stderr and the run goes on: its numbers matter more."""
+
+    @functools.wraps(draw)
+    def draw_or_report(*args: Arguments.args, **more: Arguments.kwargs) -> None:
+        try:
+            draw(*args, **more)
+        except Exception as error:
+            print(printable(f"{args[0]} could not be drawn: {error}"), file=sys.stderr)
+
+    return draw_or_report
+
+
 @contextmanager
 def picture(path: Path, width: float, height: float, title: str, caption: str) -> Iterator[Figure]:
     """Give a new figure of ``width`` x ``height`` inches to the ``with`` block, and write it at the end.
 
-    It does not depend on the user's matplotlib settings. Of several processes only the first one writes. A picture that
-    cannot be drawn or written is reported on stderr, and the run goes on: its numbers matter more.
+    It does not depend on the user's matplotlib settings. Of several processes only the first one writes.
+
+    Raises:
+        UserError: the file cannot be written.
     """
-    try:
-        with style.context(["default", STYLE, {"font.family": _fonts()}]):
-            figure = Figure((width, height), dpi=150, layout="constrained")  # not pyplot's, which would be kept
-            figure.suptitle(model_name(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
-            figure.supxlabel(caption, x=0.01, ha="left", fontsize=9, color="0.35")
-            yield figure
-            content = io.BytesIO()
-            with warnings.catch_warnings(record=True) as caught:
-                figure.savefig(content, format="png", bbox_inches="tight", metadata={"Software": PICTURE_MARK.decode()})
-            if any("missing from font" in str(each.message) for each in caught):
-                _note_boxes()
-        rank_zero_only(write_atomically)(path, content.getvalue())
-    except Exception as error:
-        print(printable(f"{path} could not be drawn: {error}"), file=sys.stderr)
+    with style.context(["default", STYLE, {"font.family": _fonts()}]):
+        figure = Figure((width, height), dpi=150, layout="constrained")  # not pyplot's, which would be kept
+        figure.suptitle(model_name(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
+        figure.supxlabel(caption, x=0.01, ha="left", fontsize=9, color="0.35")
+        yield figure
+        content = io.BytesIO()
+        with warnings.catch_warnings(record=True) as caught:
+            figure.savefig(content, format="png", bbox_inches="tight", metadata={"Software": PICTURE_MARK.decode()})
+        if any("missing from font" in str(each.message) for each in caught):
+            _note_boxes()
+    rank_zero_only(write_atomically)(path, content.getvalue())
 
 
 @functools.cache
@@ -89,6 +102,7 @@ def _note_boxes() -> None:
     print("Note: no font has some characters of the names; install one, such as Noto Sans CJK", file=sys.stderr)
 
 
+@forgiving
 def draw_learning_curves(path: Path, history: list[dict[str, float]], title: str, caption: str) -> None:
     """Draw loss and accuracy by epoch, and mark the epoch with the lowest validation loss, which is kept.
 
@@ -113,6 +127,7 @@ def draw_learning_curves(path: Path, history: list[dict[str, float]], title: str
         axes.legend()
 
 
+@forgiving
 def draw_bars(path: Path, series: dict[str, dict[str, dict]], title: str, caption: str) -> None:
     """Draw the test accuracies of several models side by side for each series, with 95% intervals.
 
@@ -136,6 +151,7 @@ def draw_bars(path: Path, series: dict[str, dict[str, dict]], title: str, captio
         figure.legend(loc="outside right center")
 
 
+@forgiving
 def draw_confusion(
     path: Path, true: np.ndarray, predicted: np.ndarray, title: str, caption: str, names: Sequence[str] = "0123456789"
 ) -> None:
@@ -165,6 +181,7 @@ def draw_confusion(
         axes.set(xlabel="predicted", ylabel="true")
 
 
+@forgiving
 def draw_det(path: Path, curves: dict[str, Verification | None], title: str, caption: str) -> None:
     """Draw detection error trade-offs on normal-deviate axes (Martin et al., Eurospeech 1997), with the EERs marked.
 
@@ -191,6 +208,7 @@ def draw_det(path: Path, curves: dict[str, Verification | None], title: str, cap
         axes.legend(loc="upper right")
 
 
+@forgiving
 def draw_embeddings(
     path: Path, layouts: dict[str, np.ndarray], colorings: dict[str, tuple[np.ndarray, Sequence[str]]], caption: str
 ) -> None:

@@ -50,7 +50,7 @@ def fit(
         trainer = _make_trainer(run, folder, label, history)
         try:
             trainer.fit(module, _Loaders(data, first_epoch), ckpt_path=last if first_epoch else None, weights_only=True)
-        except RuntimeError as error:
+        except (LookupError, RuntimeError) as error:
             if first_epoch and not history.started:  # for example of a model that was changed since
                 raise UserError(f"--resume: {last} cannot be continued; start anew without --resume") from error
             if trainer.world_size == 1:

@@ -48,7 +48,7 @@ def open_cache(corpus: Corpus, folder: Path) -> CachedCorpus:
     path = folder / f"{_key(corpus)}.waves"
     try:
         cached = _load(corpus, path)
-    except (OSError, ValueError):  # missing or damaged
+    except (OSError, TypeError, ValueError):  # missing or damaged
         _build(corpus, path)
         cached = _load(corpus, path)
     for clip, reason in list(cached.skipped.items())[:5]:
@@ -61,13 +61,15 @@ def open_cache(corpus: Corpus, folder: Path) -> CachedCorpus:
 
 
 def _load(corpus: Corpus, path: Path) -> CachedCorpus:
-    """Map the cache in ``path`` into memory. Raises OSError or ValueError if it is missing or damaged."""
+    """Map the cache in ``path`` into memory. Raises OSError, TypeError or ValueError if it is missing or damaged."""
     waves = np.memmap(path, np.int16, mode="r", shape=(len(corpus.clips), SAMPLES))
     # The description of the skipped clips comes after room for all clips, a position that is known before it is read.
     with path.open("rb") as file:
         file.seek(waves.nbytes)
-        skipped = json.load(file)
+        skipped = dict(json.load(file))
     clips = tuple(clip for clip in corpus.clips if clip.path not in skipped)
+    if len(clips) + len(skipped) != len(corpus.clips):
+        raise ValueError("of other clips")
     return CachedCorpus(clips, waves[: len(clips)], skipped, path.stem)
 
 

@@ -148,7 +148,7 @@ def audiomnist_names() -> tuple[Clip, ...]:
 
 
 def open_folder(folder: Path) -> Corpus:
-    """List the clips in ``folder``, or in the folder below it that holds most, as in a copy of AudioMNIST's repository.
+    """List the clips in ``folder``, or if it holds no corpus in the folder below that holds most, as in a repository.
 
     A clip is ``SPEAKER/DIGIT_SPEAKER_REPETITION.wav``, or ``DIGIT_SPEAKER_REPETITION.wav`` in the folder itself. A
     folder may hold both; of two files for one clip, the one in the speaker's folder counts. Other files are counted and
@@ -161,7 +161,10 @@ def open_folder(folder: Path) -> Corpus:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name the folder that holds the clips")
     roots = {root: _list_clips(root) for root in (folder, *_downloads(folder))}
-    root, (clips, ignored) = max(roots.items(), key=lambda item: len(item[1][0]))
+    most = max(roots, key=lambda root: len(roots[root][0]))
+    # A stray clip does not hide a corpus below it.
+    root = folder if len(speaker_names(roots[folder][0])) > 2 else most
+    clips, ignored = roots[root]
     if not clips:
         example = "01/7_01_3.wav (speaker/digit_speaker_repetition.wav) or, all in one folder, like 7_anna_3.wav"
         raise UserError(f"{folder}: no clips in it; expected files like {example}")
@@ -182,10 +185,9 @@ def open_folder(folder: Path) -> Corpus:
 def _downloads(folder: Path) -> Iterator[Path]:
     """Where the clips lie in repositories of corpora, cloned or unpacked at most two folders below ``folder``."""
     for path, folders, _ in os.walk(folder):
-        if path != str(folder) and Path(path).name in ("data", "recordings"):
-            yield Path(path)
+        yield from (Path(path, name) for name in ("data", "recordings") if name in folders)  # links too
         depth = len(Path(path).relative_to(folder).parts)
-        folders[:] = sorted(name for name in folders if depth < 3 and not name.startswith("."))
+        folders[:] = sorted(name for name in folders if depth < 2 and not name.startswith("."))
 
 
 def _list_clips(root: Path) -> tuple[tuple[Clip, ...], list[str]]:
@@ -202,7 +204,7 @@ def _list_clips(root: Path) -> tuple[tuple[Clip, ...], list[str]]:
     for path, match in parsed.items():
         folder = unicodedata.normalize("NFC", path.rpartition("/")[0])
         if match and _is_clip(match["speaker"], folder, speakers):
-            clip = Clip(folder or match["speaker"], int(match["digit"]), int(match["repetition"]), path)
+            clip = Clip(match["speaker"], int(match["digit"]), int(match["repetition"]), path)
             if clips.setdefault(clip[:3], clip) is not clip:  # of 0_01_01.wav and 0_01_1.wav, the first one counts
                 ignored.append(path)
         elif not (root / path).is_dir():
@@ -228,7 +230,7 @@ def _parse(name: str) -> re.Match | None:
 def _is_clip(speaker: str, folder: str, speakers: set[str]) -> bool:
     """Whether a file that is named like a clip of ``speaker`` is one: in the folder of that speaker, or in none."""
     if folder:
-        return speaker == folder or _natural(speaker) == _natural(folder)  # 1/0_01_0.wav is of speaker 1
+        return speaker == folder or _natural(speaker) == _natural(folder)  # 1/0_01_0.wav is of speaker 01
     # 7_anna_3_2.wav may be a copy of 7_anna_3.wav, which would put one voice into training and test.
     while match := re.fullmatch(r"(.+)_[0-9]+", speaker):
         speaker = match[1]

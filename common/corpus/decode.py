@@ -1,6 +1,7 @@
 """Decode one recording: any sound file becomes one second of int16 samples at 16 kHz."""
 
 import io
+import re
 import stat
 from fractions import Fraction
 from pathlib import Path
@@ -43,7 +44,7 @@ def read_clip(path: Path) -> tuple[np.ndarray, int]:
     except OSError as error:
         raise ValueError(f"it cannot be opened ({error.strerror})") from error
     if content.startswith(b"RIFF"):  # libsndfile reads no samples where their size is 0, and all where it is unknown
-        content = content.replace(b"data" + bytes(4), b"data" + b"\xff" * 4, 1)
+        content = re.sub(b"data\0{4}(?!LIST|id3 |fact|bext|cue |smpl|PEAK)", b"data\xff\xff\xff\xff", content, count=1)
     parts: list[np.ndarray] = []
     try:
         with Stream(io.BytesIO(content)) as file:

@@ -11,13 +11,15 @@ import re
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 import soundfile
 
-from common.corpus.clips import SYNTHETIC_NAME, Clip, Corpus, audiomnist_names, open_folder
+from common.corpus.clips import SYNTHETIC_MARKER, SYNTHETIC_NAME, Clip, Corpus, audiomnist_names, open_folder
 from common.run.console import UserError, progress_bar, shortened
 from common.run.files import working_folder
 
@@ -25,7 +27,7 @@ AUDIOMNIST_DIR = Path("data/AudioMNIST")
 DEFAULT_ADDRESS = "https://github.com/soerenab/AudioMNIST"
 MARKER = "DOWNLOADED.txt"
 GROUP_FILES = 512  # one speaker, about 16 MB: little to lose, and 60 requests bring the whole corpus
-REACH_SECONDS, COMMAND_SECONDS = 15, 900
+REACH_SECONDS, COMMAND_SECONDS, PAUSE_SECONDS = 15, 900, 2
 PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
 
 # No links, no stored passwords, no background work in a clone that will be removed. A connection that brings less than
@@ -107,15 +109,21 @@ def fetch(clips: Iterable[Clip], root: Path) -> int:
     They come from the git repository at AUDIOMNIST_URL, or else from GitHub's.
 
     Raises:
+        UserError: ``root`` holds files that were not downloaded.
         DownloadError: git, the network or the repository failed, or ``root`` cannot be written. What arrived stays.
     """
     missing = [path for path in (f"data/{clip.path}" for clip in clips) if not (root / path).is_file()]
+    others = any(root.glob("[!.]*")) and not is_managed(root)
+    if (missing and others) or (root / SYNTHETIC_MARKER).exists():
+        raise UserError(f"{root} holds other files, which a download must not mix with; name a new folder")
     if missing:
         if shutil.which("git") is None:
             raise DownloadError("git was not found, install it")
         try:
-            # Not in `root`, which is to appear with the first clips.
-            with working_folder(root.resolve().parent) as clone:
+            # In `root`, which is to appear with the first clips, only if files cannot be renamed from the folder above.
+            root = root.resolve()
+            above = not root.is_mount() and os.access(root.parent, os.W_OK)
+            with working_folder(root.parent if above else root) as clone:
                 _fetch(missing, root, clone)
         except OSError as error:
             raise DownloadError(f"cannot write to {root} ({error.strerror}), free space or allow it") from error
@@ -136,7 +144,12 @@ def _fetch(missing: list[str], root: Path, clone: Path) -> None:
             group = missing[start : start + GROUP_FILES]
             (clone / ".git/info/sparse-checkout").write_text("".join(f"/{path}\n" for path in group))
             # Unlike `checkout -- PATHS`, this asks once for the contents of all files that the sparse patterns name.
-            _git("-C", str(clone), "read-tree", "--reset", "-u", "HEAD")
+            command = ("-C", str(clone), "read-tree", "--reset", "-u", "HEAD")
+            try:
+                _git(*command)
+            except DownloadError:  # among many requests a connection may break
+                time.sleep(PAUSE_SECONDS)
+                _git(*command)
             damaged = [path for path in group if not _is_sound(clone / path)]
             if damaged:
                 raise DownloadError(f"{len(damaged)} clips are missing or damaged there, the first {damaged[0]}")
@@ -173,7 +186,8 @@ def _git(*arguments: str, seconds: float = COMMAND_SECONDS) -> str:
             raise DownloadError(f"no answer within {seconds:g} seconds, check the network") from error
         finally:
             if process.returncode is None:  # not waited for yet, so its number cannot belong to another process
-                os.killpg(process.pid, signal.SIGKILL)
+                with suppress(PermissionError):  # macOS raises it if the group has just ended
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     if "unknown option" in errors:  # --filter
         raise DownloadError(f"git 2.19 or newer is needed, and this is {_git('--version').strip()}")

@@ -160,7 +160,8 @@ def run(main: Callable[..., None], parser: Parser) -> None:
     keep_freed_memory()
     set_up_output(flags.get("quiet", False))
     interrupted.clear()
-    signal.signal(signal.SIGINT, interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in a background job
+        signal.signal(signal.SIGINT, interrupt)
     try:
         set_rank(flags.get("devices", 1), flags.get("num_nodes", 1))
         seed_everything(flags.get("seed", 0))

@@ -77,7 +77,7 @@ def score(numbers: dict, key: str) -> str:
     """One of a model's numbers; an accuracy with its 95% interval and its number of clips."""
     value = numbers.get(key)
     shown = f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
-    if f"{key}_ci95" in numbers:
-        low, high = numbers[f"{key}_ci95"]
+    if interval := numbers.get(f"{key}_ci95"):
+        low, high = interval
         shown += f" [{low:.3f}, {high:.3f}] n={numbers.get(key.removesuffix('_acc') + '_clips', '?')}"
     return shown

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common.run.console import UserError
 
+PARTIAL = ".audio-tasks-partial-"  # begins the names of temporary folders
 PICTURE_MARK = b"Audio Deep Learning Tasks"  # in the metadata of each picture, near the beginning of the file
 
 
@@ -38,11 +39,11 @@ def working_folder(parent: Path) -> Iterator[Path]:
     Folders that killed runs left behind are removed when they are a day old: no run works for so long in one.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in parent.glob(".partial-*"):
+    for abandoned in parent.glob(f"{PARTIAL}*"):
         with contextlib.suppress(OSError):  # another run may remove it at the same time
             if time.time() - abandoned.stat().st_mtime > 24 * 3600:
                 shutil.rmtree(abandoned)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=parent, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=parent, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 

@@ -155,10 +155,15 @@ def _lock(folder: Path) -> None:
         return
     import fcntl
 
-    descriptor = os.open(folder, os.O_RDONLY)
-    # A loader process may outlive a killed run by seconds and must not keep the lock.
-    os.register_at_fork(after_in_child=lambda: os.close(descriptor))
+    held = [os.open(folder, os.O_RDONLY)]
+
+    def release() -> None:
+        while held:  # once: in the children of a child the number may be that of another file
+            os.close(held.pop())
+
+    os.register_at_fork(after_in_child=release)  # a loader process may outlive a killed run by seconds
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        release()
         raise UserError(f"--output-dir {folder}: another run is writing there; name another folder") from error

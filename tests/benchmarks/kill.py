@@ -86,7 +86,7 @@ def stage(folder: Path, output: Path) -> str:
     """How far a killed run had come. Raises ValueError if its metrics.json is incomplete."""
     cache = folder / "data/cache"
     if not any(cache.glob("*.waves")):
-        return "in the cache build" if any(cache.glob(".partial-*")) else "before the cache"
+        return "in the cache build" if any(cache.glob(".audio-tasks-partial-*")) else "before the cache"
     if (output / "metrics.json").exists():
         json.loads((output / "metrics.json").read_text())
         return "after the metrics"

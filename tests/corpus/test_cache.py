@@ -129,7 +129,7 @@ def test_an_interrupted_build_is_never_taken_for_a_cache_and_leaves_nothing(corp
         observe_build(patch, interrupt)
         with pytest.raises(KeyboardInterrupt):
             open_cache(corpus, folder)
-    assert len(during) == 1 and during[0].startswith(".partial-") and names(folder) == []
+    assert len(during) == 1 and during[0].startswith(".audio-tasks-partial-") and names(folder) == []
     assert_rows_match(open_cache(corpus, folder), corpus)
 
 
@@ -199,11 +199,11 @@ def test_two_runs_that_build_the_same_cache_at_once_both_have_it(corpus, folder,
 
 
 def test_leftovers_of_a_killed_build_are_removed_after_a_day(corpus, folder):
-    for name, age in ((".partial-a", 25 * 3600), (".partial-c", 60)):
+    for name, age in ((".audio-tasks-partial-a", 25 * 3600), (".audio-tasks-partial-c", 60)):
         (folder / name).mkdir(parents=True)
         os.utime(folder / name, (time.time() - age,) * 2)
     cached = open_cache(corpus, folder)
-    assert names(folder) == [".partial-c", f"{cached.key}.waves"]
+    assert names(folder) == [".audio-tasks-partial-c", f"{cached.key}.waves"]
 
 
 DAMAGE = {

@@ -110,10 +110,20 @@ def test_clips_are_found_in_an_unpacked_download_beside_a_stray_one(tmp_path, ca
     assert f"Using the 2 clips in {tmp_path / below}, not the 1 in {tmp_path}\n" in capsys.readouterr().err
 
 
+def test_a_corpus_in_the_folder_that_is_named_comes_before_a_larger_one_below_it_and_links_are_followed(tmp_path):
+    touch(tmp_path / "elsewhere", *(f"0_{name}_0.wav" for name in "abcdef"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/data").symlink_to(tmp_path / "elsewhere")
+    assert len(open_folder(tmp_path / "mine").clips) == 6
+    touch(tmp_path / "mine", *(f"0_{name}_0.wav" for name in "123"))
+    assert speaker_names(open_folder(tmp_path / "mine").clips) == ["1", "2", "3"]
+
+
 def test_one_name_written_in_two_ways_is_one_speaker(tmp_path):
     composed, combining = "\u00e9", "e\u0301"
-    touch(tmp_path, f"0_{composed}_0.wav", f"0_{combining}_2.wav", f"{combining}/0_{composed}_3.wav", "1/0_01_0.wav")
-    assert speaker_names(open_folder(tmp_path).clips) == ["1", composed]
+    touch(tmp_path, f"0_{composed}_0.wav", f"0_{combining}_2.wav", f"{combining}/0_{composed}_3.wav")
+    touch(tmp_path, "1/0_01_0.wav", "0_01_1.wav")  # a speaker is named by the file
+    assert speaker_names(open_folder(tmp_path).clips) == ["01", composed]
 
 
 @pytest.mark.parametrize("names", [("0_B_0.wav", "0_b_1.wav"), ("Anna/0_Anna_0.wav", "ANNA/0_ANNA_0.wav")])

@@ -108,6 +108,13 @@ def test_what_is_there_is_read_whatever_length_the_header_tells(tmp_path, name):
         np.testing.assert_allclose(samples[:, 0], whole[: len(samples)], atol=1e-4)
 
 
+def test_a_chunk_of_text_after_no_samples_is_not_taken_for_sound(tmp_path):
+    (tmp_path / "empty.wav").write_bytes(
+        fuzz_audio.wav(b"") + b"LIST" + (400).to_bytes(4, "little") + bytes(range(200)) * 2
+    )
+    assert len(read_clip(tmp_path / "empty.wav")[0]) == 0
+
+
 @pytest.mark.parametrize("megabytes, channels, problem", [(100, 1, "its 105 MB are too many"), (60, 1024, "channels")])
 def test_a_file_too_large_for_a_digit_is_refused(tmp_path, megabytes, channels, problem):
     """Of which the disk holds nothing."""

@@ -19,6 +19,7 @@ import soundfile
 from common.corpus import source
 from common.corpus.clips import Clip
 from common.corpus.source import MARKER, DownloadError, downloaded_commit, is_managed
+from common.run.console import UserError
 
 NUMBERS = itertools.product(("01", "02"), range(3), range(4))
 CLIPS = [Clip(speaker, digit, i, f"{speaker}/{digit}_{speaker}_{i}.wav") for speaker, digit, i in NUMBERS]
@@ -80,7 +81,7 @@ def fetch(clips: list[Clip], root: Path, address: str) -> int:
 
 
 def temporary_folders(root: Path) -> list[Path]:
-    return list(root.parent.glob(".partial-*"))
+    return list(root.parent.glob(".audio-tasks-partial-*"))
 
 
 def check_holds(root: Path, clips: list[Clip], corpus: Path) -> None:
@@ -192,6 +193,15 @@ def git_server(corpus):
     yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.mark.parametrize("name", ["SYNTHETIC.txt", "data/01/mine.wav"])
+def test_a_folder_with_other_files_is_refused(root, corpus, name):
+    (root / name).parent.mkdir(parents=True)
+    (root / name).touch()
+    with pytest.raises(UserError, match=f"^{root} holds other files, which a download must not mix with"):
+        fetch(CLIPS, root, str(corpus))
+    assert [path for path in root.rglob("*") if path.is_file()] == [root / name]
 
 
 def test_an_old_git_is_told_by_its_version(root, corpus, tmp_path, monkeypatch):
