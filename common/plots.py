@@ -11,10 +11,10 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -26,12 +26,11 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from scipy.special import ndtri
 
-from common.run.console import model_name, printable, shortened
+from common.run.console import forgiving, model_name, shortened
 from common.run.files import PICTURE_MARK, write_atomically
 from common.run.process import rank_zero_only
 from common.speakers import Verification
 
-Arguments = ParamSpec("Arguments")
 STYLE = {
     "text.parse_math": False,  # names of speakers and corpora come from folders and may contain dollar signs
     "axes.spines.top": False,
@@ -52,19 +51,6 @@ LINES = {"1d": (BLUE, "-"), "2d": (ORANGE, "--"), "concat": (GREEN, "-.")}
 MORE_FONTS = re.compile("CJK|PingFang|YaHei|WenQuanYi|Arial Unicode")
 ERROR_RATES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)  # on the axes of a detection error trade-off
 MAX_CLASSES = 26  # of a confusion matrix that has room for every number and name
-
-
-def forgiving(draw: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """``draw``, but a picture that fails is reported on stderr and the run goes on: its numbers matter more."""
-
-    @functools.wraps(draw)
-    def draw_or_report(*args: Arguments.args, **more: Arguments.kwargs) -> None:
-        try:
-            draw(*args, **more)
-        except Exception as error:
-            print(printable(f"{args[0]} could not be drawn: {error}"), file=sys.stderr)
-
-    return draw_or_report
 
 
 @contextmanager

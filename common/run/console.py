@@ -1,12 +1,15 @@
 """What a run says to the person at the terminal: one-line errors, progress and tables."""
 
+import functools
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec
 
 from tqdm import tqdm
 
+Arguments = ParamSpec("Arguments")
 _quiet = False
 
 
@@ -81,3 +84,16 @@ def score(numbers: dict, key: str) -> str:
         low, high = interval
         shown += f" [{low:.3f}, {high:.3f}] n={numbers.get(key.removesuffix('_acc') + '_clips', '?')}"
     return shown
+
+
+def forgiving(draw: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """``draw``, but a picture that fails is reported on stderr and the run goes on: its numbers matter more."""
+
+    @functools.wraps(draw)
+    def draw_or_report(*args: Arguments.args, **more: Arguments.kwargs) -> None:
+        try:
+            draw(*args, **more)
+        except Exception as error:
+            print(printable(f"{args[0]} could not be drawn: {error}"), file=sys.stderr)
+
+    return draw_or_report
