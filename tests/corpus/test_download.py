@@ -52,6 +52,7 @@ def settings(monkeypatch, tmp_path) -> Path:
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.setattr(source, "REACH_SECONDS", 300)
+    monkeypatch.setattr(source, "PAUSE_SECONDS", 0)
     return tmp_path / "gitconfig"
 
 
