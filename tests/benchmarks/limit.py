@@ -22,6 +22,7 @@ from torch.utils.flop_counter import flop_registry
 
 from common.data import Batch
 from common.modules import ContrastiveModel, DigitClassifier
+from common.run.cli import keep_freed_memory
 
 BATCH, ROUNDS = 64, 7
 MODELS = {
@@ -71,6 +72,7 @@ def machine_rates() -> tuple[float, float]:
 
 
 def main() -> None:
+    keep_freed_memory()
     operations_rate, bytes_rate = machine_rates()
     generator = torch.Generator().manual_seed(0)
     wave = torch.randint(-20_000, 20_000, (BATCH, 16_000), generator=generator).short()
