@@ -18,6 +18,7 @@ MAX_SHIFT = SAMPLE_RATE // 10  # samples: 100 ms
 EQUALISER_DB = 3.0  # standard deviation of each of the curve's components
 EQUALISER_COMPONENTS = 5
 NOISE_SHARE = 0.5  # of the clips get noise
+NOISES = 8  # different ones in a batch
 NOISE_SNR_DB = (0.0, 40.0)
 NOISE_SLOPE = (-1.2, 0.3)  # exponent of amplitude over frequency: from traffic (-1.2) over white (0) to hiss
 MASKS, MASK_BANDS, MASK_FRAMES = 2, 8, 12
@@ -44,7 +45,7 @@ def warp(wave: Tensor, rate: Tensor, shift: Tensor) -> Tensor:
     steps = torch.arange(size, dtype=wave.dtype, device=wave.device) - middle
     position = torch.addcmul(middle - shift * rate, steps, rate).clamp_(0, size - 1.001)  # [B, N]
     left = position.long()
-    return torch.lerp(wave.gather(1, left), wave.gather(1, left + 1), position.frac_())
+    return torch.lerp(wave.gather(1, left), wave[:, 1:].gather(1, left), position.frac_())
 
 
 def random_channel(wave: Tensor, equaliser_db: float = EQUALISER_DB, noise_share: float = NOISE_SHARE) -> Tensor:
@@ -78,7 +79,9 @@ def random_noise(spectrum: Tensor, snr_db: tuple[float, float] = NOISE_SNR_DB) -
     power = torch.view_as_real(spectrum).square().sum(dim=(1, 2)).unsqueeze(1)  # [B, 1]; faster than abs().square()
     # The noise has the power of its expectation: complex normal numbers have the variance 1.
     color *= (power / ratio / color.square().sum(dim=1, keepdim=True)).sqrt()
-    return torch.randn_like(spectrum) * color
+    # Several clips share a noise, each in its own colour: drawing one for each would take as long as both transforms.
+    noise = torch.randn_like(spectrum[:NOISES])
+    return noise.repeat(-(-len(spectrum) // NOISES), 1)[: len(spectrum)] * color
 
 
 def random_masks(log_mel: Tensor) -> Tensor:

@@ -84,7 +84,8 @@ def filter_wave(wave: Tensor, filters: Tensor, stride: int) -> Tensor:
 
 def mean_and_max(x: Tensor) -> Tensor:
     """Pool frames by their mean and their maximum: [B, C, 1, T] -> [B, 2C]."""
-    return torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
+    # Backward of adaptive pooling takes half the time of that of mean() and amax().
+    return torch.cat([F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)], dim=1).flatten(1)
 
 
 def gabor_filters(count: int, size: int, low: float = 80.0, high: float = 7600.0) -> Tensor:
