@@ -133,9 +133,10 @@ class SpokenDigits:
         digit = np.array([clip.digit for clip in self.cached.clips])  # [clips]
         index = {name: i for i, name in enumerate(self.speakers)}
         speaker = np.array([index[clip.speaker] for clip in self.cached.clips])  # [clips]
-        self.examples = {
-            name: Examples(waves, digit[rows], speaker[rows], rows) for name, rows in self.split._asdict().items()
-        }
+        # Sorted by speaker and digit, a validation batch would hold almost nothing but one speaker: InfoNCE would then
+        # compare clips of one voice, and select by another criterion than it trains on.
+        rows = self.split._asdict() | {"val": np.random.default_rng(seed).permutation(self.split.val)}
+        self.examples = {name: Examples(waves, digit[part], speaker[part], part) for name, part in rows.items()}
 
     def describe(self) -> dict[str, Any]:
         """What these data are, for the record of a run: plain numbers and strings."""
@@ -194,7 +195,7 @@ class SpokenDigits:
         return self.loader("train", sampler, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
-        """The validation clips in their order."""
+        """The validation clips, in one order that is shuffled by the seed."""
         return self.loader("val", workers=self.num_workers)
 
 

@@ -112,12 +112,16 @@ class ContrastiveModel(ContrastiveNetwork, LogsEpochMeans):
         super().__init__(augment)
         self.save_hyperparameters(ignore=["loss", "optimizer"])
         self.lr, self.loss, self.optimizer = lr, loss, optimizer
+        self.val_batch = 0  # clips in the first validation batch of the epoch
 
     def training_step(self, batch: Batch, index: int = 0) -> Tensor:
         return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, index: int = 0) -> None:
-        self._step(batch, "val")
+        # A smaller last batch has fewer negatives, so that its loss is lower for no merit.
+        self.val_batch = len(batch[0]) if index == 0 else self.val_batch
+        if len(batch[0]) == self.val_batch:
+            self._step(batch, "val")
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         embeddings = self(batch[0])  # {format: [B, D]}

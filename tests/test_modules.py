@@ -77,6 +77,18 @@ def test_epoch_means_count_each_clip_once_also_in_a_small_last_batch():
     assert torch.equal(torch.cat(trainer().predict(model, loader)).argmax(dim=1), logits.argmax(dim=1))
 
 
+@pytest.mark.parametrize("size, counted", [(3, 6), (8, 8), (16, 8)])
+def test_contrastive_validation_leaves_out_a_smaller_last_batch(size, counted):
+    loader, plain = batches(noise(), batch_size=size), trainer()
+    model = ContrastiveModel(augment="none")
+    losses = plain.validate(model, loader, verbose=False)
+    waves = loader.dataset.tensors[0].split(size)
+    model.eval()
+    means = [model.loss(*(model.projections[k](z) for k, z in model(wave).items())).item() for wave in waves]
+    kept = means[: counted // min(size, 8)]
+    assert losses[0]["val_loss"] == pytest.approx(sum(kept) / len(kept), abs=1e-5)
+
+
 def test_the_given_loss_optimizer_and_learning_rates_are_used():
     model = DigitClassifier(
         ("1d",), 0.1, encoder_lr=0.2, loss=lambda logits, digit: 7 + 0 * logits.sum(), optimizer=torch.optim.SGD

@@ -24,9 +24,9 @@ def test_show_describes_the_clips_and_the_split(command, write_tones):
     write_tones(Path("tones"), ["2", "10", "1", "9", "b"], digits=[0, 4, 9], repetitions=5)
     assert command("show", "--data-dir", "tones").splitlines() == [
         "tones: 75 clips",
-        "train: 48 clips, 4 speakers from 1 to 10",
-        "val: 12 clips, 4 speakers from 1 to 10",
-        "test: 15 clips, 1 speakers from b to b",
+        "train: 48 clips, 4 speakers from 1 to b",
+        "val: 12 clips, 4 speakers from 1 to b",
+        "test: 15 clips, 1 speakers from 9 to 9",
     ]
     assert [path.name for path in Path().iterdir()] == ["tones"], "nothing is cached"
 
