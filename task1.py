@@ -1,14 +1,14 @@
 """Task 1: how well can a small CNN learn the digits from labels alone?
 
 Trains two digit classifiers from scratch, one on the waveform (1D) and one on the log-mel spectrogram (2D), and tests
-them on speakers who are not in training, also under white noise at 20, 10 and 0 dB.
+them on speakers who are not in training, also in white noise, among other voices, in rooms and over the telephone.
 
     python task1.py                          50 epochs on the whole corpus
     python task1.py --ratio 0.01 --epochs 1  a quick look
     python task1.py --label-ratio 0.05       with few labels, to compare with task 5
 
-Writes task1_supervised/{1d,2d}_checkpoints/best.ckpt, metrics.json, metrics.txt, learning curves, confusion matrices
-and a few test clips for the report.
+Writes task1_supervised/{1d,2d}_checkpoints/best.ckpt, metrics.json, metrics.txt, learning curves, confusion
+matrices, conditions.png and a few test clips for the report.
 """
 
 from functools import partial
@@ -17,10 +17,12 @@ from pathlib import Path
 from torch.nn import CrossEntropyLoss
 from torch.optim import AdamW
 
+from common.conditions import conditions
 from common.data import SpokenDigits
-from common.evaluate import predict_digits, white_noise
+from common.evaluate import predict_digits
+from common.intervals import compare
 from common.modules import DigitClassifier
-from common.plots import draw_confusion, draw_learning_curves
+from common.plots import draw_conditions, draw_confusion, draw_learning_curves
 from common.report.examples import write_examples
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
@@ -34,19 +36,21 @@ def main(settings: Settings) -> None:
     run = Run(settings, data.describe(), models["1d"].embedder.sizes() | models["2d"].embedder.sizes())
     run.open()
 
-    results, predicted = {}, {}
+    results, predicted, correct = {}, {}, {}
     for name, model in models.items():
         history = fit(model, data, run, f"{name}_checkpoints", label=f"supervised {name}")
         val, test = (predict_digits(model, data.loader(part)) for part in ("val", "test"))
-        results[name] = val.metrics("val") | test.metrics("test")
-        for snr_db in (20, 10, 0):
-            noisy = predict_digits(model, data.loader("test"), white_noise(snr_db))
-            results[name] |= noisy.accuracy(f"noise_{snr_db}db")
-        predicted[name] = test.predicted.numpy()
+        results[name] = val.metrics("val", data.speakers) | test.metrics("test", data.speakers)
+        for key, condition in conditions(data.examples["test"]).items():
+            results[name] |= predict_digits(model, data.loader("test"), condition).accuracy(key, data.speakers)
+        predicted[name], correct[name] = test.predicted.numpy(), test.correct
         path = run.folder / f"{name}_curves.png"
         draw_learning_curves(path, history, f"Training, {name}", data.caption("train", "val"))
         path = run.folder / f"{name}_confusion.png"
         draw_confusion(path, test.digit.numpy(), predicted[name], f"Digits, {name}", data.caption("test"))
+    results["2d"] |= compare(correct["2d"], correct["1d"], test.speaker.numpy(), "1d")
+    caption = f"{data.caption('test')}, 95% intervals over speakers"
+    draw_conditions(run.folder / "conditions.png", results, "Accuracy in noise, babble, rooms", caption)
     write_examples(run.folder / "examples.json", data, predicted)
     run.write_metrics("Digit classification from scratch", results)
 

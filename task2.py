@@ -1,9 +1,10 @@
 """Task 2: what do the encoders learn without labels, from the two formats of a clip alone?
 
 Trains both encoders together so that the waveform embedding and the log-mel embedding of one clip find each other
-among those of other clips (InfoNCE). Then probes the frozen embeddings: a logistic regression on the training
-speakers' digits is tested on speakers who were in neither training. The control is the same probe on the untrained
-encoders: what it reaches is not due to training.
+among those of other clips (InfoNCE), as Wang and van den Oord do (arXiv:2103.06508). Then probes the frozen
+embeddings: a logistic regression on the training speakers' digits is tested on speakers who were in neither training.
+What the same probe reaches on untrained encoders, or on mean and standard deviation of the spectrogram over time, is
+not due to training.
 
     python task2.py                          100 epochs on the whole corpus
     python task2.py --ratio 0.01 --epochs 1  a quick look
@@ -15,13 +16,16 @@ Writes task2_contrastive/checkpoints/best.ckpt, metrics.json, metrics.txt, curve
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from torch import nn
 from torch.optim import AdamW
 
 from common.data import SpokenDigits
-from common.evaluate import Embeddings, embed, linear_probe
+from common.evaluate import Embeddings, calibrated, embed, linear_probe
+from common.intervals import compare
 from common.losses import info_nce
 from common.modules import ContrastiveModel
-from common.networks import Embedder
+from common.networks import LogMelStatistics
 from common.plots import draw_bars, draw_learning_curves
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
@@ -37,26 +41,33 @@ def main(settings: Settings) -> None:
     run = Run(settings, data.describe(), model.embedder.sizes())
     run.open()
 
-    untrained = probe(*embed_sets(model.embedder, data))
+    untrained = probe(embed_sets(calibrated(model.embedder, data.loader("train")), data), data)
+    (statistics, _), *_ = probe(embed_sets(LogMelStatistics(), data), data).values()
     history = fit(model, data, run, "checkpoints", label="contrastive")
-    train, val, test = embed_sets(model.embedder, data)
-    store_whitening(run.folder / "checkpoints" / "best.ckpt", train)  # for common.voice.identify
-    trained = probe(train, val, test)
+    embedded = embed_sets(model.embedder, data)
+    store_whitening(run.folder / "checkpoints" / "best.ckpt", embedded[0])  # for common.voice.identify
 
+    results, controls = {}, {}
+    for name, (result, correct) in probe(embedded, data).items():
+        controls[name], control_correct = untrained[name]
+        results[name] = result | compare(correct, control_correct, embedded[2].speaker, "untrained")
     draw_learning_curves(run.folder / "curves.png", history, "Contrastive loss", data.caption("train", "val"))
-    bars, title = {"untrained": untrained, "trained": trained}, "Linear probes: digits from frozen embeddings"
-    draw_bars(run.folder / "probes.png", bars, title, data.caption("test"))
-    results = trained | {f"untrained_{name}": result for name, result in untrained.items()}
+    bars, lines = {"untrained": controls, "trained": results}, {"log-mel statistics": statistics["test_acc"]}
+    caption = f"{data.caption('test')}, 95% intervals over speakers"
+    draw_bars(run.folder / "probes.png", bars, "Linear probes: digits from frozen embeddings", caption, lines)
+    results |= {f"untrained_{name}": result for name, result in controls.items()} | {"logmel": statistics}
     run.write_metrics("Linear probes of contrastive embeddings", results)
 
 
-def embed_sets(embedder: Embedder, data: SpokenDigits) -> list[Embeddings]:
+def embed_sets(embedder: nn.Module, data: SpokenDigits) -> list[Embeddings]:
     return [embed(embedder, data.loader(name)) for name in ("train", "val", "test")]
 
 
-def probe(train: Embeddings, val: Embeddings, test: Embeddings) -> dict[str, dict]:
-    """Probe each format and both together."""
-    return {name: linear_probe(name, train, val, test) for name in ("1d", "2d", "concat")}
+def probe(sets: list[Embeddings], data: SpokenDigits) -> dict[str, tuple[dict, np.ndarray]]:
+    """Probe each embedding: its results, and which test clips are right, [n] bool."""
+    train, val, test = sets
+    probes = {name: linear_probe(name, train, val, test, data.speakers) for name in test.z}
+    return {name: (result, predicted == test.digit) for name, (result, predicted) in probes.items()}
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import embed, tsne
 from common.networks import ContrastiveNetwork, DigitNetwork
-from common.plots import draw_embeddings
 from common.run.cli import Settings, run_task, task_parser
 from common.run.console import UserError
 from common.run.output import Run
+from common.scatter import draw_embeddings
 
 
 def main(settings: Settings) -> None:

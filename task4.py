@@ -36,11 +36,11 @@ def main(settings: Settings) -> None:
     other_digits = split_by_digit(test)
     results, curves = {}, {}
     for name in ("1d", "2d", "concat"):
-        results[name], predicted = identify(enrolment, query, name, settings.seed)
+        results[name], predicted = identify(enrolment, query, name, settings.seed, names=data.speakers)
         if other_digits:
-            results[name] |= identify(*other_digits, name, settings.seed, prefix="text_independent")[0]
+            results[name] |= identify(*other_digits, name, settings.seed, "text_independent", data.speakers)[0]
         curves[name] = curve = verify(query, name)
-        results[name]["eer"] = curve.eer if curve else None
+        results[name] |= {"eer": curve.eer, "eer_ci95": curve.eer_ci95} if curve else {"eer": None}
 
         path, title = run.folder / f"{name}_confusion.png", f"Speaker identification, {name}"
         caption = f"{data.caption('test')}, {len(query.digit):,} queries"

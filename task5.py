@@ -21,6 +21,7 @@ from torch.optim import AdamW
 from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import embed, predict_digits
+from common.intervals import compare
 from common.modules import DigitClassifier
 from common.networks import ContrastiveNetwork
 from common.plots import draw_confusion, draw_learning_curves
@@ -53,14 +54,17 @@ def main(settings: Settings) -> None:
 
     # Frozen encoders give the same embeddings in every epoch, so they are computed once.
     embedded = {part: embed(pretrained, data.loader(part)).z for part in ("train", "val", "test")}
-    results = {}
+    results, correct = {}, {}
     for key, model in models.items():
         name, mode = key.split("_")
         model.embedder.copy_weights(pretrained)
         inputs = data.with_embeddings({part: z[name] for part, z in embedded.items()}) if model.frozen else data
         history = fit(model, inputs, run, f"{key}_checkpoints", label=f"{mode} {name}")
         val, test = (predict_digits(model, inputs.loader(part)) for part in ("val", "test"))
-        results[key] = val.metrics("val") | test.metrics("test")
+        results[key] = val.metrics("val", data.speakers) | test.metrics("test", data.speakers)
+        correct[key] = test.correct
+        if mode == "finetuned":
+            results[key] |= compare(test.correct, correct[f"{name}_frozen"], test.speaker.numpy(), "frozen")
         path = run.folder / f"{key}_curves.png"
         draw_learning_curves(path, history, f"Training, {key}", data.caption("train", "val"))
         path = run.folder / f"{key}_confusion.png"

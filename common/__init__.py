@@ -5,7 +5,8 @@
     data, model = SpokenDigits("recordings", ratio=0.5), ContrastiveModel()
     pl.Trainer(max_epochs=20, devices=1).fit(model, data.train_dataloader(), data.val_dataloader())
     train_set, val_set, test_set = (embed(model.embedder, data.loader(name)) for name in ("train", "val", "test"))
-    print(linear_probe("concat", train_set, val_set, test_set)["test_acc"])
+    results, predicted = linear_probe("concat", train_set, val_set, test_set, data.speakers)
+    print(results["test_acc"], results["test_acc_ci95"])
 
 `help()` of each name gives shapes, units, errors and sources. A module is imported when one of its names is first used,
 because importing PyTorch and Lightning takes seconds.
@@ -24,18 +25,21 @@ _MODULES = {
     "audio": "LogMel SAMPLE_RATE to_float",
     "augmentation": "random_channel random_masks random_rates random_shifts warp",
     "checkpoints": "load",
+    "conditions": "conditions room_response",
     "corpus.clips": "Clip Corpus Split open_folder split_clips",
     "corpus.decode": "standardise",
     "data": "Batch EmbeddedBatch SpokenDigits",
     "encoders": "EMBEDDING_DIM Encoder1D Encoder2D",
-    "evaluate": "Embeddings Predictions accuracy_metrics embed linear_probe predict_digits tsne white_noise",
+    "evaluate": "Embeddings Predictions calibrated embed linear_probe predict_digits tsne",
+    "intervals": "accuracy_metrics ci95 compare mean_ci95 resampled_speakers",
     "losses": "info_nce",
     "modules": "ContrastiveModel DigitClassifier",
-    "networks": "ContrastiveNetwork DigitNetwork Embedder",
-    "plots": "draw_bars draw_confusion draw_det draw_embeddings draw_learning_curves",
+    "networks": "ContrastiveNetwork DigitNetwork Embedder LogMelStatistics",
+    "plots": "draw_bars draw_conditions draw_confusion draw_det draw_learning_curves",
     "run.cli": "Settings",
     "run.console": "UserError",
     "run.output": "Run",
+    "scatter": "draw_embeddings",
     "speakers": "Verification Whitening equal_error_rate halves identify split_by_digit verify whiten",
     "training": "fit",
     "voice.recordings": "read_recording",

@@ -3,7 +3,7 @@
 Nothing here trains an encoder. Axes: n clips, B batch, N samples, D embedding.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.networks import DigitNetwork
+from common.data import Batch
+from common.intervals import accuracy_metrics
+from common.networks import DigitNetwork, Embedder
 from common.run.console import progress_bar
 
-PROBE_STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # C of scikit-learn: smaller is more regularised
+PROBE_STRENGTHS = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0)  # C of scikit-learn: smaller is more regularised
 
 
 class Embeddings(NamedTuple):
@@ -34,19 +36,25 @@ class Predictions(NamedTuple):
 
     logits: Tensor  # [n, 10]
     digit: Tensor  # [n] the truth
+    speaker: Tensor  # [n]
 
     @property
     def predicted(self) -> Tensor:
         """The most probable digits, [n]."""
         return self.logits.argmax(dim=1)
 
-    def accuracy(self, prefix: str) -> dict:
-        """Accuracy, see ``accuracy_metrics``."""
-        return accuracy_metrics(prefix, int((self.predicted == self.digit).sum()), len(self.digit))
+    @property
+    def correct(self) -> np.ndarray:
+        """Which clips are predicted right, [n] bool."""
+        return (self.predicted == self.digit).numpy()
 
-    def metrics(self, prefix: str) -> dict:
+    def accuracy(self, prefix: str, names: Sequence[str] | None = None) -> dict:
+        """Accuracy, see ``common.intervals.accuracy_metrics``."""
+        return accuracy_metrics(prefix, self.correct, self.speaker.numpy(), names)
+
+    def metrics(self, prefix: str, names: Sequence[str] | None = None) -> dict:
         """Accuracy, and cross-entropy in nats."""
-        return self.accuracy(prefix) | {f"{prefix}_loss": float(F.cross_entropy(self.logits, self.digit))}
+        return self.accuracy(prefix, names) | {f"{prefix}_loss": float(F.cross_entropy(self.logits, self.digit))}
 
 
 def batches_for(module: nn.Module, loader: Iterable) -> Iterator:
@@ -78,67 +86,56 @@ def embed(embedder: nn.Module, loader: Iterable) -> Embeddings:
     return Embeddings(z, torch.cat(digits).cpu().numpy(), torch.cat(speakers).cpu().numpy())
 
 
+@torch.no_grad()
+def calibrated(embedder: Embedder, loader: Iterable) -> Embedder:
+    """A copy of ``embedder`` whose BatchNorm statistics are those of the clips of ``loader``; no label is used.
+
+    Untrained encoders need it: their layers were never told the scale of their inputs, which alone costs a linear probe
+    several points.
+    """
+    twin = Embedder(tuple(embedder.encoders), augment="none")
+    twin.copy_weights(embedder)
+    norms = [module for module in twin.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+    for waveform, *_ in loader:
+        twin.to(waveform.device).train()
+        twin(waveform)
+    return twin.eval()
+
+
 @torch.inference_mode()
 def predict_digits(
-    classifier: DigitNetwork, loader: Iterable, change: Callable[[Tensor], Tensor] | None = None
+    classifier: DigitNetwork, loader: Iterable, change: Callable[[Batch], Batch] | None = None
 ) -> Predictions:
     """Classify every clip of ``loader``, in its order.
 
     Args:
         loader: batches of type ``Batch`` or ``EmbeddedBatch``.
-        change: applied to the waveforms first.
+        change: applied to each batch first, see ``common.conditions``.
     """
-    logits, digits = [], []
+    logits, digits, speakers = [], [], []
     for batch in batches_for(classifier, loader):
-        changed = batch._replace(waveform=change(batch.waveform)) if change else batch
-        logits.append(classifier.predict_step(changed))  # [B, 10]
-        digits.append(batch.digit)
-    return Predictions(torch.cat(logits).cpu(), torch.cat(digits).cpu())
+        logits.append(classifier.predict_step(change(batch) if change else batch))  # [B, 10]
+        digits.append(batch[1])
+        speakers.append(batch[2])
+    return Predictions(*(torch.cat(parts).cpu() for parts in (logits, digits, speakers)))
 
 
-def white_noise(snr_db: float) -> Callable[[Tensor], Tensor]:
-    """A change for ``predict_digits``, the same for every model: clips at half their level, and white noise.
-
-    Args:
-        snr_db: signal-to-noise ratio. The change takes and returns [B, N] int16.
-    """
-    generator = torch.Generator().manual_seed(0)
-
-    def add_noise(wave: Tensor) -> Tensor:
-        signal = wave.float() / 2  # headroom for the noise
-        level = signal.square().mean(dim=1, keepdim=True).sqrt() * 10 ** (-snr_db / 20)  # [B, 1]
-        noise = torch.randn(wave.shape, generator=generator).to(wave.device)  # the same on any device
-        return (signal + level * noise).round().clamp(-32768, 32767).short()
-
-    return add_noise
-
-
-def accuracy_metrics(prefix: str, correct: int, total: int) -> dict:
-    """Accuracy with its number of clips and its 95% interval (Wilson, JASA 22, 1927), as every metrics file has it.
-
-    Args:
-        prefix: begins the keys: {prefix}_acc, {prefix}_clips, {prefix}_acc_ci95.
-    """
-    from scipy.stats import binomtest  # slow to import, and not needed to embed or to predict
-
-    interval = binomtest(correct, total).proportion_ci(method="wilson")
-    return {
-        f"{prefix}_acc": correct / total,
-        f"{prefix}_clips": total,
-        f"{prefix}_acc_ci95": [float(interval.low), float(interval.high)],
-    }
-
-
-def linear_probe(name: str, train: Embeddings, val: Embeddings, test: Embeddings) -> dict:
+def linear_probe(
+    name: str, train: Embeddings, val: Embeddings, test: Embeddings, names: Sequence[str] | None = None
+) -> tuple[dict, np.ndarray]:
     """Logistic regression from frozen embeddings to digits: how linearly separable are the digits?
 
     The scaler is fitted on ``train`` alone, the regularisation is chosen on ``val``, and ``test`` is used once.
 
     Args:
         name: which embedding: "1d", "2d" or "concat".
+        names: of the speakers.
 
     Returns:
-        train, val and test accuracy with their intervals, and the chosen ``C``.
+        train, val and test accuracy with their intervals, and the chosen ``C``; the predicted digits of ``test``, [n].
     """
     sets = {"train": train, "val": val, "test": test}
     strength = None
@@ -151,8 +148,8 @@ def linear_probe(name: str, train: Embeddings, val: Embeddings, test: Embeddings
         predicted = {key: probes[strength].predict(part.z[name]) for key, part in sets.items()}
     result: dict = {"C": strength}
     for key, part in sets.items():
-        result |= accuracy_metrics(key, int((predicted[key] == part.digit).sum()), len(part.digit))
-    return result
+        result |= accuracy_metrics(key, predicted[key] == part.digit, part.speaker, names)
+    return result, predicted["test"]
 
 
 def _fit_probe(x: np.ndarray, digit: np.ndarray, strength: float) -> Any:

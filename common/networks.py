@@ -62,6 +62,22 @@ class Embedder(nn.Module):
         return {name: sum(p.numel() for p in encoder.parameters()) for name, encoder in self.encoders.items()}
 
 
+class LogMelStatistics(nn.Module):
+    """What no training is needed for: mean and standard deviation over time of each log-mel band, as an embedding.
+
+    Shape:
+        wave: as for ``Embedder``. Returns {"logmel": [B, 128]}.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_mel = LogMel()
+
+    def forward(self, wave: Tensor) -> dict[str, Tensor]:
+        log_mel = self.log_mel(to_float(wave))  # [B, mel bands, frames]
+        return {"logmel": torch.cat([log_mel.mean(dim=2), log_mel.std(dim=2)], dim=1)}
+
+
 class DigitNetwork(nn.Module):
     """A linear layer on the embeddings of one or both formats.
 

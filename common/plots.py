@@ -1,4 +1,4 @@
-"""Pictures of results: learning curves, bars, confusion matrices, error trade-offs, and embeddings in the plane.
+"""Pictures of results: learning curves, bars, conditions, confusion matrices and error trade-offs.
 
 Every function writes one PNG file, ``path``, with a title and a caption that names the data. A key of a model in the
 title is shown as ``model_name`` writes it.
@@ -19,14 +19,12 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib import style
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from scipy.special import ndtri
 
-from common.run.console import forgiving, model_name, shortened
+from common.run.console import forgiving, is_detail, model_name, shortened
 from common.run.files import PICTURE_MARK, write_atomically
 from common.run.process import rank_zero_only
 from common.speakers import Verification
@@ -39,14 +37,9 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
-# Ten colours that colour-blind readers can tell apart: Petroff's (arXiv:2107.02270), with black for one of two greys.
-DIGIT_COLORS = (
-    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#000000", "#92dadd",
-)  # fmt: skip
-# Okabe and Ito's colours without yellow, which is too light on white. Each cycle through them has its own marker.
+# Okabe and Ito's colours without yellow, which is too light on white.
 BLUE, GREEN, ORANGE = "#0072B2", "#009E73", "#D55E00"
 COLORS = (BLUE, "#E69F00", GREEN, "#CC79A7", "#56B4E9", ORANGE, "#000000")
-SPEAKER_STYLES = tuple(itertools.product("o^sDvPX*<", COLORS))  # (marker, color)
 LINES = {"1d": (BLUE, "-"), "2d": (ORANGE, "--"), "concat": (GREEN, "-.")}
 MORE_FONTS = re.compile("CJK|PingFang|YaHei|WenQuanYi|Arial Unicode")
 ERROR_RATES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)  # on the axes of a detection error trade-off
@@ -114,11 +107,14 @@ def draw_learning_curves(path: Path, history: list[dict[str, float]], title: str
 
 
 @forgiving
-def draw_bars(path: Path, series: dict[str, dict[str, dict]], title: str, caption: str) -> None:
+def draw_bars(
+    path: Path, series: dict[str, dict[str, dict]], title: str, caption: str, lines: dict[str, float] | None = None
+) -> None:
     """Draw the test accuracies of several models side by side for each series, with 95% intervals.
 
     Args:
         series: {series: {model: metrics}}; the first series is the lightest.
+        lines: accuracies to compare with, drawn across all bars besides chance.
     """
     width = 0.8 / len(series)
     colors = matplotlib.colormaps["Blues"](np.linspace(0.4, 0.8, len(series)))
@@ -131,9 +127,35 @@ def draw_bars(path: Path, series: dict[str, dict[str, dict]], title: str, captio
             errors = np.clip([values - low, high - values], 0, None)  # rounding may put a value outside its interval
             bars = axes.bar(x, values, width, color=colors[index], label=label, yerr=errors, capsize=3)
             axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=9)
-        axes.axhline(0.1, color=ORANGE, linestyle=":", label="chance")
+        for (label, value), line in zip(({"chance": 0.1} | (lines or {})).items(), itertools.cycle([":", "--", "-."])):
+            axes.axhline(value, color=ORANGE, linestyle=line, label=label)
         axes.set_xticks(range(len(values)), map(model_name, results))
         axes.set(ylim=(0, 1.1), yticks=np.linspace(0, 1, 6), ylabel="accuracy")
+        figure.legend(loc="outside right center")
+
+
+@forgiving
+def draw_conditions(path: Path, results: dict[str, dict], title: str, caption: str) -> None:
+    """Draw the accuracies of each model in each condition as points with their intervals.
+
+    Args:
+        results: {model: its metrics}; the conditions are the accuracies besides that of the validation.
+    """
+    keys = [key for key in next(iter(results.values())) if key.endswith("_acc") and not is_detail(key)][1:]
+    with picture(path, 7, 0.8 + 0.42 * len(keys), title, caption) as figure:
+        axes = figure.subplots()
+        for index, (name, numbers) in enumerate(results.items()):
+            values = np.array([numbers[key] for key in keys])
+            low, high = np.array([numbers[f"{key}_ci95"] for key in keys]).T
+            rows = np.arange(len(keys)) + 0.24 * (index - (len(results) - 1) / 2)
+            style: dict[str, Any] = {"color": LINES[name][0], "marker": "os"[index % 2], "label": model_name(name)}
+            axes.errorbar(values, rows, xerr=[values - low, high - values], linestyle="", capsize=2, **style)
+        axes.axvline(0.1, color="0.6", linestyle=":", label="chance")
+        labels = ["clean" if key == "test_acc" else key.removesuffix("_acc").replace("_", " ") for key in keys]
+        axes.set_yticks(range(len(keys)), labels)
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 1.02), xlabel="accuracy")
+        axes.grid(axis="x", color="0.93")
         figure.legend(loc="outside right center")
 
 
@@ -151,7 +173,7 @@ def draw_confusion(
     counts = rows @ columns.T
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     step = -(-len(classes) // MAX_CLASSES)
-    labels = [_ending(names[index], 14) for index in classes[::step]]
+    labels = [ending(names[index], 14) for index in classes[::step]]
     with picture(path, 6.4, 6, title, caption) as figure:
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -194,61 +216,6 @@ def draw_det(path: Path, curves: dict[str, Verification | None], title: str, cap
         axes.legend(loc="upper right")
 
 
-@forgiving
-def draw_embeddings(
-    path: Path, layouts: dict[str, np.ndarray], colorings: dict[str, tuple[np.ndarray, Sequence[str]]], caption: str
-) -> None:
-    """Draw layouts of embeddings: a column for each layout, and a row with a legend for each coloring.
-
-    The axes are the same for all colorings, so that two plots of one layout can be laid over each other.
-
-    Args:
-        layouts: {model: [n, 2]}.
-        colorings: {"digit" or "speaker": (labels [n], the names that they index)}.
-    """
-    # Inches of a plot, and names in a column of its legend.
-    side, rows = (5.6, 34) if len(layouts) == len(colorings) == 1 else (2.6, 16)
-    width, height = side * len(layouts), side * len(colorings) + 0.9
-    with picture(path, width, height, "Embeddings of test clips (t-SNE)", caption) as figure:
-        figure.set_layout_engine("none")  # so that a legend does not change the axes
-        edges = {"left": 0.1 / width, "right": 1, "bottom": 0.35 / height, "top": 1 - 0.6 / height}
-        grid = figure.subplots(len(colorings), len(layouts), squeeze=False, gridspec_kw=edges | {"wspace": 0.05})
-        for row, (coloring, (labels, names)) in zip(grid, colorings.items(), strict=True):
-            for axes, (model, layout) in zip(row, layouts.items(), strict=True):
-                _scatter(axes, layout, labels, names, coloring, side)
-                axes.set_title(f"{model_name(model)} by {coloring}", fontsize=10)
-            handles, shown = row[-1].get_legend_handles_labels()
-            columns = -(-len(shown) // rows)
-            shown = [" " + _ending(name, 32 // columns) for name in shown]
-            place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "ncols": columns}
-            space: dict[str, Any] = {"handlelength": 1, "handletextpad": 0, "columnspacing": 0.6, "labelspacing": 0.35}
-            legend = row[-1].legend(handles, shown, fontsize=8, **place, **space)
-            for handle in filter(None, legend.legend_handles):
-                handle.set(sizes=[30], alpha=1)
-
-
-def _scatter(
-    axes: Axes, layout: np.ndarray, labels: np.ndarray, names: Sequence[str], coloring: str, side: float
-) -> None:
-    size = np.clip(450 * side**2 / len(layout), side, side**2)  # of a marker, in square points
-    for label, (marker, color) in zip(np.unique(labels), itertools.cycle(SPEAKER_STYLES)):
-        points = layout[labels == label]
-        if coloring == "digit":
-            marker, color = "o", DIGIT_COLORS[label]
-            # The digit is also written above its points, because colours are hard to tell apart for some readers. The
-            # point nearest to the median is inside a cluster even if there are several.
-            middle = points[np.linalg.norm(points - np.median(points, axis=0), axis=1).argmin()]
-            text = axes.annotate(names[label], middle, (0, side + 4), textcoords="offset points", ha="center")
-            text.set(fontsize=side + 8, fontweight="bold", path_effects=[withStroke(linewidth=3, foreground="white")])
-        x, y = points.T
-        # The space keeps matplotlib from leaving a name that begins with "_" out of the legend.
-        axes.scatter(x, y, size, color=color, marker=marker, alpha=0.8, linewidths=0, label=f" {names[label]}")
-    axes.margins(0.08)
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.set(xticks=[], yticks=[])  # t-SNE's coordinates have no meaning
-    axes.spines[:].set(visible=True, color="0.85")
-
-
-def _ending(name: str, length: int) -> str:
+def ending(name: str, length: int) -> str:
     """At most ``length`` characters of a name: its end, because similar names tend to differ there."""
     return shortened(name[::-1], length)[::-1]

@@ -4,6 +4,7 @@ All speakers here are test speakers: none of them was in the training of the enc
 """
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from common.checkpoints import read_checkpoint, save_checkpoint
 from common.corpus.clips import systematic_sample
-from common.evaluate import Embeddings, accuracy_metrics
+from common.evaluate import Embeddings
+from common.intervals import accuracy_metrics, ci95, resampled_speakers
 from common.run.console import UserError
 from common.run.process import rank_zero_only
 
@@ -30,10 +32,16 @@ class Verification(NamedTuple):
     false_rejects: np.ndarray  # [thresholds] share of same-speaker pairs taken for two
     eer: float
     threshold: float  # cosine similarity at the equal error rate
+    eer_ci95: list[float] | None = None  # over speakers
 
 
 def identify(
-    enrolment: Embeddings, query: Embeddings, name: str, seed: int, prefix: str = "test"
+    enrolment: Embeddings,
+    query: Embeddings,
+    name: str,
+    seed: int,
+    prefix: str = "test",
+    names: Sequence[str] | None = None,
 ) -> tuple[dict, np.ndarray]:
     """Identify the speaker of each query clip by its k nearest enrolled clips (cosine; closer neighbours weigh more).
 
@@ -42,6 +50,7 @@ def identify(
     Args:
         name: which embedding: "1d", "2d" or "concat".
         prefix: begins the keys of the results.
+        names: of the speakers.
 
     Returns:
         accuracy with its number of clips and interval, and the chosen ``k``; the predicted speaker of each query, [n].
@@ -66,8 +75,8 @@ def identify(
         # Of equal scores the first, which is the smallest k.
         knn = GridSearchCV(knn, candidates, cv=cross_validation).fit(z, speaker).best_estimator_
     predicted = knn.fit(z, speaker).predict(query.z[name])
-    correct = int((predicted == query.speaker).sum())
-    return accuracy_metrics(prefix, correct, len(predicted)) | {f"{prefix}_k": knn.n_neighbors}, predicted
+    result = accuracy_metrics(prefix, predicted == query.speaker, query.speaker, names)
+    return result | {f"{prefix}_k": knn.n_neighbors}, predicted
 
 
 def _closeness(distances: np.ndarray) -> np.ndarray:
@@ -164,7 +173,39 @@ def verify(query: Embeddings, name: str) -> Verification | None:
     same = (query.speaker[:, None] == query.speaker)[pairs]
     if same.all() or not same.any():
         return None
-    return equal_error_rate((z @ z.T)[pairs], same)
+    curve = equal_error_rate((z @ z.T)[pairs], same)
+    return curve._replace(eer_ci95=eer_ci95(curve.eer, z, query.speaker))
+
+
+def eer_ci95(eer: float, z: np.ndarray, speaker: np.ndarray) -> list[float]:
+    """The 95% interval of the equal error rate of all pairs of clips over speakers, see ``common.intervals``.
+
+    A resample draws the speakers for both sides of the pairs. The scores of each two speakers are counted in 1,000 bins
+    once, so that a resample is a weighted sum of histograms.
+
+    Args:
+        z: [n, D] of length 1; the score of two clips is their product.
+        speaker: [n].
+    """
+    clips = [z[speaker == one] for one in np.unique(speaker)]
+    speakers, bins = len(clips), 1000
+    a, b = np.triu_indices(speakers)  # each two speakers once, and each with itself
+    histograms = np.zeros((len(a), bins), dtype=np.float32)
+    for histogram, one, other in zip(histograms, a, b, strict=True):
+        scores = (clips[one] @ clips[other].T)[np.triu_indices(len(clips[one]), k=1) if one == other else ...]
+        places = ((scores + 1) * (bins / 2 - 1e-3)).astype(np.int64).clip(0, bins - 1)  # scores lie from -1 to 1
+        histogram += np.bincount(places.ravel(), minlength=bins)
+    weights = resampled_speakers(speakers).astype(np.float32)  # [R, S]
+    same = a == b
+    alike = weights @ histograms[same]  # [R, bins]
+    different = (weights[:, a[~same]] * weights[:, b[~same]]) @ histograms[~same]
+    # A resample of one speaker alone has no pairs of two; its rate is missing.
+    with np.errstate(invalid="ignore"):
+        rejects, accepts = (np.cumsum(kind, axis=1) / kind.sum(axis=1, keepdims=True) for kind in (alike, different))
+    # Below a threshold lie the false rejects, above it the false accepts.
+    crossing = np.abs(rejects + accepts - 1).argmin(axis=1)
+    rows = np.arange(len(weights))
+    return ci95(eer, (rejects[rows, crossing] + 1 - accepts[rows, crossing]) / 2, speakers)
 
 
 def unit_length(z: np.ndarray) -> np.ndarray:

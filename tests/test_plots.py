@@ -10,11 +10,12 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from common import plots
+from common import plots, scatter
 from common.evaluate import tsne
-from common.plots import COLORS, DIGIT_COLORS
+from common.plots import COLORS
 from common.run.files import is_own_picture
 from common.run.process import rank_zero_only
+from common.scatter import DIGIT_COLORS
 from common.speakers import Verification
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -35,7 +36,7 @@ def drawn(monkeypatch) -> list[Figure]:
 
 
 def draw_layout(path: Path, labels: np.ndarray, names: Sequence[str], coloring: str) -> None:
-    plots.draw_embeddings(path, {"1d": POINTS}, {coloring: (labels, names)}, TITLES[1])
+    scatter.draw_embeddings(path, {"1d": POINTS}, {coloring: (labels, names)}, TITLES[1])
 
 
 @pytest.mark.parametrize(("names", "shown"), [(NAMES, SHOWN), (NUMBERS, NUMBERS)], ids=["odd names", "many speakers"])
@@ -63,7 +64,7 @@ def test_all_plots_of_a_layout_lie_at_one_place_and_have_equal_axes_and_digit_co
 def test_the_overview_has_a_plot_of_each_layout_in_each_coloring_and_a_legend_for_each_coloring(tmp_path, drawn):
     index = np.arange(224)
     colorings = {"digit": (index % 10, "0123456789"), "speaker": (index % 63, ["long name " + n for n in NUMBERS])}
-    plots.draw_embeddings(tmp_path / "a.png", {"1d": POINTS, "2d": POINTS}, colorings, TITLES[1])
+    scatter.draw_embeddings(tmp_path / "a.png", {"1d": POINTS, "2d": POINTS}, colorings, TITLES[1])
     axes = drawn[0].axes
     titles = [each.get_title() for each in axes]
     assert titles == ["1D by digit", "2D by digit", "1D by speaker", "2D by speaker"]
@@ -155,7 +156,7 @@ def test_extreme_results_can_be_drawn(tmp_path, drawn):
     assert len(drawn[-1].axes[0].get_yticklabels()) == 25, "every fourth of 100 names"
     for z in (np.zeros((9, 8)), np.eye(8)[:1], np.eye(8)[:2], np.eye(8)[:3], np.eye(8)[:5]):
         labels, (points, _) = np.arange(len(z)), tsne(z, 0, "few clips")
-        plots.draw_embeddings(tmp_path / f"{len(z)}_clips.png", {"1d": points}, {"digit": (labels, "0123456789")}, "")
+        scatter.draw_embeddings(tmp_path / f"{len(z)}_clips.png", {"1d": points}, {"digit": (labels, "0123456789")}, "")
     assert [matplotlib.image.imread(path).ndim for path in tmp_path.iterdir()] == 9 * [3]
 
 

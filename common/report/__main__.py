@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from common.corpus.clips import SYNTHETIC_NAME
 from common.report.texts import TASKS
-from common.run.console import UserError, align, model_name, printable, score, set_up_output
+from common.run.console import UserError, align, is_detail, model_name, printable, score, set_up_output
 from common.run.files import write_atomically
 
 
@@ -78,7 +78,7 @@ def write_page(path: Path, **content: Any) -> None:
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )
     environment.filters |= {"model_name": model_name, "score": score}
-    write_atomically(path, environment.get_template("page.html").render(content))
+    write_atomically(path, environment.get_template("page.html").render(content | {"is_detail": is_detail}))
 
 
 if __name__ == "__main__":

@@ -76,13 +76,24 @@ def model_name(key: str) -> str:
     return key.replace("_", " ").replace("1d", "1D").replace("2d", "2D")
 
 
+def is_detail(key: str) -> bool:
+    """Whether a number belongs to another one, with which ``score`` shows it."""
+    return key.endswith(("_ci95", "_clips", "worst_speaker", "worst_speaker_acc"))
+
+
 def score(numbers: dict, key: str) -> str:
-    """One of a model's numbers; an accuracy with its 95% interval and its number of clips."""
+    """One of a model's numbers, with its 95% interval, its number of clips and its worst speaker if it has them."""
     value = numbers.get(key)
     shown = f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
     if interval := numbers.get(f"{key}_ci95"):
         low, high = interval
-        shown += f" [{low:.3f}, {high:.3f}] n={numbers.get(key.removesuffix('_acc') + '_clips', '?')}"
+        shown += f" [{low:.3f}, {high:.3f}]"
+    if key.endswith("_acc"):
+        prefix = key.removesuffix("acc")
+        of_worst = "" if prefix == "test_" else prefix
+        clips, worst = numbers.get(f"{prefix}clips"), numbers.get(f"{of_worst}worst_speaker_acc")
+        shown += f" n={clips}" if clips else ""
+        shown += f", {worst:.3f} {numbers.get(f'{of_worst}worst_speaker', '?')}" if worst is not None else ""
     return shown
 
 

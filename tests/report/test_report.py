@@ -89,7 +89,7 @@ def test_names_are_shown_as_they_are_without_control_characters(report):
         ([], "task1 pictures only"),
         ({"1d": 0.5}, "task1 pictures only"),
         ({"1d": {"test_acc": 0.5}}, "task1 1D 0.5000"),
-        ({"1d": {"test_acc": 0.5, "test_acc_ci95": [0.4, 0.6]}, "run": {}}, "task1 1D 0.5000 [0.400, 0.600] n=?"),
+        ({"1d": {"test_acc": 0.5, "test_acc_ci95": [0.4, 0.6]}, "run": {}}, "task1 1D 0.5000 [0.400, 0.600]"),
     ],
 )
 def test_metrics_of_another_version_are_shown_as_far_as_they_go(report, metrics, shown):

@@ -5,10 +5,11 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import nn
 
-from common.evaluate import accuracy_metrics
+from common.intervals import accuracy_metrics
 from common.run.cli import Settings
 from common.run.console import UserError
 from common.run.files import PICTURE_MARK
@@ -17,8 +18,8 @@ from common.run.process import rank_zero_only
 
 FACTS = {"corpus": "tones", "fingerprint": "abc", "clips": {"train": 80, "val": 20, "test": 50}, "speakers": 6}
 RESULTS = {
-    "1d": accuracy_metrics("val", 18, 20) | accuracy_metrics("test", 40, 50) | {"test_loss": 0.5},
-    "2d": accuracy_metrics("val", 20, 20) | accuracy_metrics("test", 45, 50) | {"test_loss": 0.25, "k": 3},
+    "1d": accuracy_metrics("val", np.arange(20) < 18, np.arange(20) % 2) | {"test_acc": 0.8, "test_clips": 50},
+    "2d": {"val_acc": 1.0, "test_acc": 0.9, "test_acc_ci95": [0.786, 0.957], "test_clips": 50, "test_loss": 0.25},
 }
 
 
@@ -66,9 +67,10 @@ def test_the_table_shows_each_accuracy_with_its_interval_and_number_of_clips(mak
         "Title",
         "Corpus: tones (80 train, 20 val, 50 test clips, 6 speakers), seed 42",
         "",
-        "    val_acc                     test_acc                    test_loss  k",
-        "1d  0.9000 [0.699, 0.972] n=20  0.8000 [0.670, 0.888] n=50  0.5000",
-        "2d  1.0000 [0.839, 1.000] n=20  0.9000 [0.786, 0.957] n=50  0.2500     3",
+        "           1d                                   2d",
+        "val_acc    0.9000 [0.900, 0.900] n=20, 0.900 0  1.0000",
+        "test_acc   0.8000 n=50                          0.9000 [0.786, 0.957] n=50",
+        "test_loss                                       0.2500",
         "",
     ]
     assert seconds.endswith(" s")

@@ -34,7 +34,7 @@ def training(*models: str) -> set[str]:
 
 
 FILES = {
-    "task1_supervised": METRICS | training("1d", "2d") | {"examples.json"},
+    "task1_supervised": METRICS | training("1d", "2d") | {"conditions.png", "examples.json"},
     "task2_contrastive": METRICS | {*CHECKPOINTS, "curves.png", "probes.png"},
     "task3_visualization": {*PLOTS, "overview.png", "metrics.txt"},
     "task4_biometrics": METRICS | {"det.png"} | {f"{name}_confusion.png" for name in FORMATS},
@@ -42,10 +42,11 @@ FILES = {
 }
 FOLDERS = list(FILES)
 PICTURES = sorted(f"{folder}/{name}" for folder, files in FILES.items() for name in files if name.endswith(".png"))
+CONDITIONS = "white_20db white_10db white_0db babble_20db babble_10db reverb_300ms reverb_600ms telephone"
 # The models in the metrics of each task, their accuracies, and their other measures.
 MEASURES = {
-    "task1_supervised": (["1d", "2d"], "val test noise_20db noise_10db noise_0db", {"val_loss", "test_loss"}),
-    "task2_contrastive": ([*FORMATS, *(f"untrained_{name}" for name in FORMATS)], "train val test", {"C"}),
+    "task1_supervised": (["1d", "2d"], f"val test {CONDITIONS}", {"val_loss", "test_loss"}),
+    "task2_contrastive": ([*FORMATS, *(f"untrained_{name}" for name in FORMATS), "logmel"], "train val test", {"C"}),
     "task4_biometrics": (FORMATS, "test text_independent", {"test_k", "text_independent_k", "eer"}),
     "task5_finetune": (CONFIGURATIONS, "val test", {"val_loss", "test_loss"}),
 }
@@ -134,9 +135,16 @@ def test_metrics_have_the_keys_of_the_contract(metrics, name):
             low, high = result.pop(f"{part}_acc_ci95")
             accuracy, clips = result.pop(f"{part}_acc"), result.pop(f"{part}_clips")
             assert 0 <= low <= accuracy <= high <= 1
+            prefix = "" if part == "test" else f"{part}_"
+            assert result.pop(f"{prefix}worst_speaker_acc") <= accuracy and result.pop(f"{prefix}worst_speaker")
             assert accuracy * clips == pytest.approx(round(accuracy * clips))
             if part != "text_independent":
                 assert clips == (50 if name == "task4_biometrics" else CLIPS.get(part, 100))
+        for comparison in [key for key in result if key.startswith("over_") and not key.endswith("_ci95")]:
+            low, high = result.pop(f"{comparison}_ci95")
+            assert -1 <= low <= result.pop(comparison) <= high <= 1
+        if low_high := result.pop("eer_ci95", None):
+            assert 0 <= low_high[0] <= result["eer"] <= low_high[1] <= 1
         assert set(result) == measures and all(value >= 0 for value in result.values())
 
 
@@ -145,7 +153,7 @@ def test_metrics_record_the_circumstances_of_the_run(metrics, name):
     run = metrics[name]["run"]
     assert run["corpus"] == SYNTHETIC_NAME and run["corpus_commit"] is None
     assert run["clips"] == CLIPS and run["seed"] == 42
-    assert run["speakers"] == 60 and run["train_speakers"] == [f"{number:02d}" for number in range(1, 41)]
+    assert run["speakers"] == 60 and run["train_speakers"] == [f"{i:02d}" for i in range(1, 61) if i % 3]
     assert run["arguments"]["ratio"] == 0.01 and run["arguments"]["epochs"] == 1
     assert 68_000 <= sum(run["parameters"].values()) <= 70_000 and set(run["parameters"]) == {"1d", "2d"}
     assert run["seconds"] > 0 and {"torch", "pytorch-lightning", "python"} <= set(run["versions"])

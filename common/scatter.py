@@ -1,0 +1,74 @@
+"""Pictures of embeddings in the plane, coloured by digit or by speaker."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+
+from common.plots import COLORS, ending, picture
+from common.run.console import forgiving, model_name
+
+# Ten colours that colour-blind readers can tell apart: Petroff's (arXiv:2107.02270), with black for one of two greys.
+DIGIT_COLORS = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#000000", "#92dadd",
+)  # fmt: skip
+SPEAKER_STYLES = tuple(itertools.product("o^sDvPX*<", COLORS))  # (marker, color); each cycle has its own marker
+
+
+@forgiving
+def draw_embeddings(
+    path: Path, layouts: dict[str, np.ndarray], colorings: dict[str, tuple[np.ndarray, Sequence[str]]], caption: str
+) -> None:
+    """Draw layouts of embeddings: a column for each layout, and a row with a legend for each coloring.
+
+    The axes are the same for all colorings, so that two plots of one layout can be laid over each other.
+
+    Args:
+        layouts: {model: [n, 2]}.
+        colorings: {"digit" or "speaker": (labels [n], the names that they index)}.
+    """
+    # Inches of a plot, and names in a column of its legend.
+    side, rows = (5.6, 34) if len(layouts) == len(colorings) == 1 else (2.6, 16)
+    width, height = side * len(layouts), side * len(colorings) + 0.9
+    with picture(path, width, height, "Embeddings of test clips (t-SNE)", caption) as figure:
+        figure.set_layout_engine("none")  # so that a legend does not change the axes
+        edges = {"left": 0.1 / width, "right": 1, "bottom": 0.35 / height, "top": 1 - 0.6 / height}
+        grid = figure.subplots(len(colorings), len(layouts), squeeze=False, gridspec_kw=edges | {"wspace": 0.05})
+        for row, (coloring, (labels, names)) in zip(grid, colorings.items(), strict=True):
+            for axes, (model, layout) in zip(row, layouts.items(), strict=True):
+                _scatter(axes, layout, labels, names, coloring, side)
+                axes.set_title(f"{model_name(model)} by {coloring}", fontsize=10)
+            handles, shown = row[-1].get_legend_handles_labels()
+            columns = -(-len(shown) // rows)
+            shown = [" " + ending(name, 32 // columns) for name in shown]
+            place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "ncols": columns}
+            space: dict[str, Any] = {"handlelength": 1, "handletextpad": 0, "columnspacing": 0.6, "labelspacing": 0.35}
+            legend = row[-1].legend(handles, shown, fontsize=8, **place, **space)
+            for handle in filter(None, legend.legend_handles):
+                handle.set(sizes=[30], alpha=1)
+
+
+def _scatter(
+    axes: Axes, layout: np.ndarray, labels: np.ndarray, names: Sequence[str], coloring: str, side: float
+) -> None:
+    size = np.clip(450 * side**2 / len(layout), side, side**2)  # of a marker, in square points
+    for label, (marker, color) in zip(np.unique(labels), itertools.cycle(SPEAKER_STYLES)):
+        points = layout[labels == label]
+        if coloring == "digit":
+            marker, color = "o", DIGIT_COLORS[label]
+            # The digit is also written above its points, because colours are hard to tell apart for some readers. The
+            # point nearest to the median is inside a cluster even if there are several.
+            middle = points[np.linalg.norm(points - np.median(points, axis=0), axis=1).argmin()]
+            text = axes.annotate(names[label], middle, (0, side + 4), textcoords="offset points", ha="center")
+            text.set(fontsize=side + 8, fontweight="bold", path_effects=[withStroke(linewidth=3, foreground="white")])
+        x, y = points.T
+        # The space keeps matplotlib from leaving a name that begins with "_" out of the legend.
+        axes.scatter(x, y, size, color=color, marker=marker, alpha=0.8, linewidths=0, label=f" {names[label]}")
+    axes.margins(0.08)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set(xticks=[], yticks=[])  # t-SNE's coordinates have no meaning
+    axes.spines[:].set(visible=True, color="0.85")
