@@ -39,6 +39,7 @@ _MODULES = {
     "run.cli": "Settings",
     "run.console": "UserError",
     "run.output": "Run",
+    "saliency": "Explanation cell_saliency clips_of_each_digit deletion_curve explain filter_shape",
     "scatter": "draw_embeddings",
     "speakers": "Verification Whitening equal_error_rate halves identify split_by_digit verify whiten",
     "training": "fit",

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from common.data import Batch
 from common.modules import ContrastiveModel, DigitClassifier
+from common.saliency import explain
 
 COMPOSITE = {"CompositeImplicitAutograd", "CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional"}
 MAKERS = {
@@ -76,6 +77,18 @@ def test_each_operator_of_a_step_exists_on_mps_and_none_uses_double_precision(ta
         model.eval()
         with torch.inference_mode():
             model.validation_step(batch)
+    check(recorder, table)
+
+
+@pytest.mark.parametrize("name", ["1d", "2d"])
+def test_each_operator_of_an_explanation_exists_on_mps(table, name):
+    wave = torch.randint(-20_000, 20_000, (4, 16_000), dtype=torch.int16)
+    with Recorder() as recorder:
+        explain(MAKERS[name](), Batch(wave, torch.arange(4), torch.arange(4)))
+    check(recorder, table)
+
+
+def check(recorder: Recorder, table: dict[str, dict]) -> None:
     assert len(recorder.operators) > 20
     assert [name for name in sorted(recorder.operators) if not runs_on_mps(table, name)] == []
     assert torch.float64 not in recorder.dtypes and torch.complex128 not in recorder.dtypes
