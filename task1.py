@@ -8,7 +8,7 @@ them on speakers who are not in training, also in white noise, among other voice
     python task1.py --label-ratio 0.05       with few labels, to compare with task 5
 
 Writes task1_supervised/{1d,2d}_checkpoints/best.ckpt, metrics.json, metrics.txt, learning curves, confusion
-matrices, conditions.png and a few test clips for the report.
+matrices, conditions.png, learned.png, which shows what the models decide by, and a few test clips for the report.
 """
 
 from functools import partial
@@ -23,9 +23,11 @@ from common.evaluate import predict_digits
 from common.intervals import compare
 from common.modules import DigitClassifier
 from common.plots import draw_conditions, draw_confusion, draw_learning_curves
+from common.plots_learned import draw_learned
 from common.report.examples import write_examples
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
+from common.saliency import clips_of_each_digit, explain
 from common.training import fit
 
 
@@ -51,6 +53,10 @@ def main(settings: Settings) -> None:
     results["2d"] |= compare(correct["2d"], correct["1d"], test.speaker.numpy(), "1d")
     caption = f"{data.caption('test')}, 95% intervals over speakers"
     draw_conditions(run.folder / "conditions.png", results, "Accuracy in noise, babble, rooms", caption)
+    few = clips_of_each_digit(data, 5)
+    explained = {name: explain(model, few) for name, model in models.items()}
+    filters = models["1d"].embedder.get_parameter("encoders.1d.filterbank.weight").squeeze(1)
+    draw_learned(run.folder / "learned.png", filters, explained, data.caption("test"))
     write_examples(run.folder / "examples.json", data, predicted)
     run.write_metrics("Digit classification from scratch", results)
 

@@ -36,6 +36,7 @@ _MODULES = {
     "modules": "ContrastiveModel DigitClassifier",
     "networks": "ContrastiveNetwork DigitNetwork Embedder LogMelStatistics",
     "plots": "draw_bars draw_conditions draw_confusion draw_det draw_learning_curves",
+    "plots_learned": "draw_learned",
     "run.cli": "Settings",
     "run.console": "UserError",
     "run.output": "Run",

@@ -34,7 +34,7 @@ def training(*models: str) -> set[str]:
 
 
 FILES = {
-    "task1_supervised": METRICS | training("1d", "2d") | {"conditions.png", "examples.json"},
+    "task1_supervised": METRICS | training("1d", "2d") | {"conditions.png", "examples.json", "learned.png"},
     "task2_contrastive": METRICS | {*CHECKPOINTS, "curves.png", "probes.png"},
     "task3_visualization": {*PLOTS, "overview.png", "metrics.txt"},
     "task4_biometrics": METRICS | {"det.png"} | {f"{name}_confusion.png" for name in FORMATS},
