@@ -17,6 +17,7 @@ from pathlib import Path
 from torch.nn import CrossEntropyLoss
 from torch.optim import AdamW
 
+from common.calibration import calibrate
 from common.conditions import conditions
 from common.data import SpokenDigits
 from common.evaluate import predict_digits
@@ -43,6 +44,7 @@ def main(settings: Settings) -> None:
         history = fit(model, data, run, f"{name}_checkpoints", label=f"supervised {name}")
         val, test = (predict_digits(model, data.loader(part)) for part in ("val", "test"))
         results[name] = val.metrics("val", data.speakers) | test.metrics("test", data.speakers)
+        results[name] |= calibrate(run.folder / f"{name}_checkpoints" / "best.ckpt", val, test)
         for key, condition in conditions(data.examples["test"]).items():
             results[name] |= predict_digits(model, data.loader("test"), condition).accuracy(key, data.speakers)
         predicted[name], correct[name] = test.predicted.numpy(), test.correct

@@ -18,6 +18,7 @@ from pathlib import Path
 from torch.nn import CrossEntropyLoss
 from torch.optim import AdamW
 
+from common.calibration import calibrate
 from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import embed, predict_digits
@@ -62,6 +63,7 @@ def main(settings: Settings) -> None:
         history = fit(model, inputs, run, f"{key}_checkpoints", label=f"{mode} {name}")
         val, test = (predict_digits(model, inputs.loader(part)) for part in ("val", "test"))
         results[key] = val.metrics("val", data.speakers) | test.metrics("test", data.speakers)
+        results[key] |= calibrate(run.folder / f"{key}_checkpoints" / "best.ckpt", val, test)
         correct[key] = test.correct
         if mode == "finetuned":
             results[key] |= compare(test.correct, correct[f"{name}_frozen"], test.speaker.numpy(), "frozen")

@@ -1,7 +1,7 @@
 """Random changes that leave the word as it was, for whole batches on any device.
 
 Everything draws from torch's global random numbers, so a seeded run repeats it. Axes: B batch, N samples, F mel bands,
-T frames, K frequency bins of a clip's spectrum (N // 2 + 1).
+T frames, K frequency bins of a clip's spectrum.
 """
 
 import math
@@ -17,10 +17,19 @@ MAX_SPEED = 0.1  # up to 10% faster or slower
 MAX_SHIFT = SAMPLE_RATE // 10  # samples: 100 ms
 EQUALISER_DB = 3.0  # standard deviation of each of the curve's components
 EQUALISER_COMPONENTS = 5
-NOISE_SHARE = 0.5  # of the clips get noise
-NOISES = 8  # different ones in a batch
-NOISE_SNR_DB = (0.0, 40.0)
+VARIANTS = 8  # different rooms and noises in a batch; each clip draws its own levels
+# Shares of the clips of a batch, and what they get. Chosen on a third of the training speakers of a corpus.
+NOISE_SHARE, NOISE_SNR_DB = 0.5, (0.0, 40.0)
+ROOM_NOISE_SNR_DB = (-5.0, 35.0)
 NOISE_SLOPE = (-1.2, 0.3)  # exponent of amplitude over frequency: from traffic (-1.2) over white (0) to hiss
+ROOM_SHARE = 0.5
+ROOM_SECONDS = (0.15, 0.9)  # reverberation time
+ROOM_DIRECT_DB = (-6.0, 12.0)  # direct sound over reverberation
+ROOM_DELAY = 0.002  # seconds from the direct sound to the first reflection
+BABBLE_SHARE, BABBLE_SNR_DB = 0.4, (0.0, 25.0)
+BABBLE_VOICES = 6  # at most; at least 3
+BAND_SHARE = 0.3
+BAND_LOW, BAND_HIGH = (60.0, 400.0), (2500.0, 7000.0)  # Hz, of the edges
 MASKS, MASK_BANDS, MASK_FRAMES = 2, 8, 12
 
 
@@ -48,40 +57,76 @@ def warp(wave: Tensor, rate: Tensor, shift: Tensor) -> Tensor:
     return torch.lerp(wave.gather(1, left), wave[:, 1:].gather(1, left), position.frac_())
 
 
-def random_channel(wave: Tensor, equaliser_db: float = EQUALISER_DB, noise_share: float = NOISE_SHARE) -> Tensor:
-    """Record each clip with another microphone in another room: [B, N] -> [B, N].
+def random_channel(wave: Tensor, room: bool = False) -> Tensor:
+    """Record each clip with another microphone and, with ``room``, in another room: [B, N] -> [B, N].
 
-    Multiplies the spectrum by a smooth random curve and adds coloured noise to a share of the clips. Both happen
-    between one Fourier transform and its inverse.
+    A room adds reverberation and other voices to some of the clips, and its microphone may pass only a band, like a
+    telephone. All of it happens between one Fourier transform and its inverse. Without ``room`` the spectrum is only
+    multiplied by a smooth curve; either way, some clips get coloured noise.
     """
-    spectrum = torch.fft.rfft(wave)  # [B, K]
-    spectrum *= random_equaliser(spectrum, equaliser_db)
-    noisy = torch.randperm(len(wave), device=wave.device)[: round(noise_share * len(wave))]
-    spectrum[noisy] += random_noise(spectrum[noisy])
-    return torch.fft.irfft(spectrum, n=wave.shape[1])
+    size = wave.shape[1]
+    length = size + (size // 4 if room else 0)  # zeros follow, in which the reverberation of the end dies away
+    spectrum = torch.fft.rfft(wave, n=length)  # [B, K]
+    gains = random_equaliser(spectrum, EQUALISER_DB)
+    if room:
+        rows, _ = _some(spectrum, ROOM_SHARE)
+        spectrum[rows] *= _repeat(torch.fft.rfft(random_rooms(wave, size // 2), n=length), len(rows))
+        rows, others = _some(spectrum, BABBLE_SHARE)
+        spectrum[rows] += random_babble(spectrum, rows, others)
+        rows, _ = _some(spectrum, BAND_SHARE)
+        gains[rows] *= random_bands(spectrum[rows])
+    spectrum *= gains
+    rows, _ = _some(spectrum, NOISE_SHARE)
+    spectrum[rows] += random_noise(spectrum[rows], ROOM_NOISE_SNR_DB if room else NOISE_SNR_DB)
+    return torch.fft.irfft(spectrum, n=length)[:, :size]
 
 
 def random_equaliser(spectrum: Tensor, standard_deviation_db: float) -> Tensor:
     """Smooth random gains [B, K]: cosines over the mel scale, the slower the stronger."""
-    frequency = torch.linspace(0, SAMPLE_RATE / 2, spectrum.shape[1], device=spectrum.device)  # [K], Hz
-    mel = torch.log1p(frequency / 700) / math.log1p(SAMPLE_RATE / 2 / 700)  # 0 to 1
+    mel = torch.log1p(_frequencies(spectrum) / 700) / math.log1p(SAMPLE_RATE / 2 / 700)  # 0 to 1
     order = torch.arange(1, EQUALISER_COMPONENTS + 1, device=spectrum.device).unsqueeze(1)
     curves = torch.cos(math.pi * order * mel) / order.sqrt()  # [components, K]
     amount = torch.randn(len(spectrum), EQUALISER_COMPONENTS, device=spectrum.device) * standard_deviation_db
     return torch.exp(amount @ curves * (math.log(10) / 20))
 
 
-def random_noise(spectrum: Tensor, snr_db: tuple[float, float] = NOISE_SNR_DB) -> Tensor:
+def random_rooms(wave: Tensor, taps: int) -> Tensor:
+    """Impulse responses of ``VARIANTS`` rooms: the direct sound, then noise that decays: [variants, taps].
+
+    Source:
+        Polack's model of late reverberation, as in Habets, "Single- and multi-microphone speech dereverberation", 2007.
+    """
+    response = torch.randn(VARIANTS, taps, device=wave.device)
+    seconds = torch.exp(_uniform(response, *map(math.log, ROOM_SECONDS)))  # [variants, 1]
+    time = torch.arange(taps, device=wave.device) / SAMPLE_RATE
+    response *= torch.exp(-math.log(1000) * time / seconds) * (time > ROOM_DELAY)  # 60 dB are a factor of 1000
+    response *= _gains(torch.ones_like(seconds), response.square().sum(dim=1, keepdim=True), ROOM_DIRECT_DB)
+    response[:, 0] = 1
+    return response
+
+
+def random_babble(spectrum: Tensor, rows: Tensor, others: Tensor) -> Tensor:
+    """The spectra of ``others``, several at once, at random levels below the clips of ``rows``: [rows, K]."""
+    voices = int(torch.randint(3, BABBLE_VOICES + 1, ()))
+    chosen = torch.rand(VARIANTS, len(others), device=spectrum.device).argsort(dim=1) < voices  # [variants, others]
+    babble = _repeat(chosen.to(spectrum.dtype) @ spectrum[others], len(rows))
+    return babble * _gains(_power(spectrum[rows]), _power(babble), BABBLE_SNR_DB)
+
+
+def random_bands(spectrum: Tensor) -> Tensor:
+    """Gains that pass a band: [B, K]."""
+    frequency = _frequencies(spectrum)
+    low, high = (torch.exp(_uniform(spectrum, *map(math.log, edge))) for edge in (BAND_LOW, BAND_HIGH))  # [B, 1], Hz
+    return torch.sigmoid((frequency - low) / 30) * torch.sigmoid((high - frequency) / 100)
+
+
+def random_noise(spectrum: Tensor, snr_db: tuple[float, float]) -> Tensor:
     """The spectra [B, K] of coloured noise for such clips, at signal-to-noise ratios drawn from ``snr_db``."""
-    frequency = torch.linspace(0, SAMPLE_RATE / 2, spectrum.shape[1], device=spectrum.device).clamp(min=50)  # [K], Hz
-    color = torch.exp(_uniform(spectrum, *NOISE_SLOPE) * torch.log(frequency / 1000))  # [B, K]
-    ratio = 10 ** (_uniform(spectrum, *snr_db) / 10)
-    power = torch.view_as_real(spectrum).square().sum(dim=(1, 2)).unsqueeze(1)  # [B, 1]; faster than abs().square()
+    color = torch.exp(_uniform(spectrum, *NOISE_SLOPE) * torch.log(_frequencies(spectrum).clamp(min=50) / 1000))
     # The noise has the power of its expectation: complex normal numbers have the variance 1.
-    color *= (power / ratio / color.square().sum(dim=1, keepdim=True)).sqrt()
+    color *= _gains(_power(spectrum), color.square().sum(dim=1, keepdim=True), snr_db)
     # Several clips share a noise, each in its own colour: drawing one for each would take as long as both transforms.
-    noise = torch.randn_like(spectrum[:NOISES])
-    return noise.repeat(-(-len(spectrum) // NOISES), 1)[: len(spectrum)] * color
+    return _repeat(torch.randn_like(spectrum[:VARIANTS]), len(spectrum)) * color
 
 
 def random_masks(log_mel: Tensor) -> Tensor:
@@ -106,3 +151,28 @@ def random_gap(batch: int, size: int, max_width: int, device: torch.device | Non
 
 def _uniform(like: Tensor, low: float, high: float) -> Tensor:
     return low + (high - low) * torch.rand(len(like), 1, device=like.device)  # [B, 1]
+
+
+def _some(batch: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Random rows of a batch, a share of all, and the other rows."""
+    rows, count = torch.randperm(len(batch), device=batch.device), round(share * len(batch))
+    return rows[:count], rows[count:]
+
+
+def _repeat(variants: Tensor, count: int) -> Tensor:
+    """``count`` rows: all variants, and again from the first one."""
+    return variants.repeat(-(-count // max(len(variants), 1)), 1)[:count]
+
+
+def _frequencies(spectrum: Tensor) -> Tensor:
+    return torch.linspace(0, SAMPLE_RATE / 2, spectrum.shape[1], device=spectrum.device)  # [K], Hz
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    return torch.view_as_real(spectrum).square().sum(dim=(1, 2)).unsqueeze(1)  # [B, 1]; faster than abs().square()
+
+
+def _gains(signal: Tensor, other: Tensor, ratio_db: tuple[float, float]) -> Tensor:
+    """Gains [B, 1] that put the powers ``other`` below those of ``signal``, by ratios drawn from ``ratio_db``."""
+    ratio = 10 ** (_uniform(signal, *ratio_db) / 10)
+    return (signal / ratio / other.clamp(min=1e-12)).sqrt()

@@ -42,6 +42,8 @@ def load(path: str | Path, kind: type[Network], data: SpokenDigits | None = None
         arguments = checkpoint["hyper_parameters"]
         module = kind(**{name: arguments[name] for name in inspect.signature(kind).parameters if name in arguments})
         module.load_state_dict(checkpoint["state_dict"])
+        if isinstance(module, DigitNetwork):
+            module.temperature = float(checkpoint.get("temperature", 1.0))
         if data is not None:
             corpus, speakers = printable(checkpoint["run"]["corpus"]), set(checkpoint["run"]["train_speakers"])
     except Exception as error:  # a file that is not a checkpoint fails in as many ways as there are files

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from common.audio import SAMPLE_RATE
-from common.data import Batch, Examples
+from common.batches import Batch, Examples
 
 Condition = Callable[[Batch], Batch]
 

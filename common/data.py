@@ -5,71 +5,24 @@ python -m common.data      shows, downloads or synthesises a corpus, see common.
 
 import copy
 import functools
+import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+from torch.utils.data import DataLoader
 
+from common.batches import EmbeddedBatch, Examples, Passes
 from common.corpus.cache import open_cache
 from common.corpus.clips import speaker_names, split_clips, stratified_sample
 from common.corpus.source import AUDIOMNIST_DIR, downloaded_commit, find_corpus
 from common.run.console import UserError, shortened
 
 CACHE_DIR = Path("data/cache")
-
-
-class Batch(NamedTuple):
-    """Clips of one step."""
-
-    waveform: Tensor  # [B, N] int16 at 16 kHz
-    digit: Tensor  # [B] int64
-    speaker: Tensor  # [B] int64, index into SpokenDigits.speakers
-
-
-class EmbeddedBatch(NamedTuple):
-    """Clips of one step whose embeddings were computed before, because their encoders are frozen."""
-
-    embedding: Tensor  # [B, D] float32
-    digit: Tensor  # [B] int64
-    speaker: Tensor  # [B] int64
-
-
-class Examples(Dataset):
-    """Rows of ``inputs`` with their labels. Whole batches are read at once, straight from the array.
-
-    Args:
-        inputs: [clips, ...] memory-mapped, in memory, or a tensor on the training device.
-        digit, speaker: [n] labels.
-        rows: [n] rows of ``inputs`` that belong to this set.
-        batch: the type of a batch.
-    """
-
-    def __init__(self, inputs: Any, digit: Any, speaker: Any, rows: np.ndarray, batch: type = Batch) -> None:
-        self.inputs, self.rows, self.batch = inputs, rows, batch
-        self.digit, self.speaker = torch.as_tensor(digit), torch.as_tensor(speaker)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch | EmbeddedBatch:
-        picked = np.asarray(indices)
-        return self.batch(torch.as_tensor(self.inputs[self.rows[picked]]), self.digit[picked], self.speaker[picked])
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A spawned loader process gets a copy of this object. It maps the file itself rather than receive a copy of it.
-        mapped = isinstance(self.inputs, np.memmap)
-        return vars(self) | ({"inputs": (self.inputs.filename, self.inputs.shape)} if mapped else {})
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        if isinstance(self.inputs, tuple):
-            path, shape = self.inputs
-            self.inputs = np.memmap(path, np.int16, mode="r", shape=shape)
+MIN_STEPS = 12  # in an epoch: 50 epochs of fewer steps are not enough for noise and rooms to be learned as well
 
 
 class SpokenDigits:
@@ -83,7 +36,8 @@ class SpokenDigits:
         ratio: fraction of the clips to use, stratified by speaker and digit.
         seed: of the choice of clips, the split, and the order in which they are trained on.
         fold: 1 to 5, a published fold of AudioMNIST in place of our split.
-        label_ratio: fraction of the training clips that remain, stratified.
+        label_ratio: fraction of the training and validation clips that remain, stratified. An epoch has as many steps
+            as with all of them, so that few labels do not mean little training.
         num_workers: loader processes, at most as many as there are cores that training leaves free.
         accelerator: the device that needs the batches, in Lightning's words.
         processes: how many share the training clips.
@@ -122,13 +76,20 @@ class SpokenDigits:
         # Clips that lie on the device need no loader processes.
         self.num_workers = 0 if isinstance(waves, Tensor) else min(num_workers, spare_cores(self.device))
         self.split = split_clips(self.cached.clips, seed, fold)
-        if label_ratio < 1:
-            clips = [self.cached.clips[row] for row in self.split.train]
-            kept = self.split.train[stratified_sample(clips, label_ratio, seed)]
-            self.split = self.split._replace(train=kept)
-        if (count := len(self.split.train)) < 2 * processes:  # BatchNorm needs two clips
-            flags = "raise --ratio or --label-ratio, or lower --devices"
-            raise UserError(f"{count} training clips are too few for {processes} process(es); {flags}")
+        steps = max(MIN_STEPS, len(self.split.train) // batch_size)  # of an epoch
+        if label_ratio < 1:  # whoever has few labels has few for validation too
+            train, val = (
+                rows[stratified_sample([self.cached.clips[row] for row in rows], label_ratio, seed)]
+                for rows in (self.split.train, self.split.val)
+            )
+            self.split = self.split._replace(train=train, val=val)
+        counts = len(self.split.train), len(self.split.val)
+        if counts[0] < 2 * processes or not counts[1]:  # BatchNorm needs two clips
+            few = f"{counts[0]} training and {counts[1]} validation clips are too few for {processes} process(es)"
+            raise UserError(f"{few}; raise --ratio or --label-ratio, or lower --devices")
+        # With few clips, an epoch is several passes through them, and a batch at most one of these.
+        self.train_batch_size = min(batch_size, counts[0])
+        self.passes = math.ceil(steps * self.train_batch_size / counts[0])
         self.speakers = speaker_names(self.cached.clips)
         digit = np.array([clip.digit for clip in self.cached.clips])  # [clips]
         index = {name: i for i, name in enumerate(self.speakers)}
@@ -170,17 +131,18 @@ class SpokenDigits:
         }
         return twin
 
-    def loader(self, name: str, sampler: Sampler | None = None, workers: int = 0) -> DataLoader:
+    def loader(self, name: str, sampler: Passes | None = None, workers: int = 0) -> DataLoader:
         """Batches of the "train", "val" or "test" clips, in their order or that of ``sampler``.
 
         Without worker processes they lie on ``self.device``.
         """
+        batch_size = self.batch_size if sampler is None else self.train_batch_size
         return DataLoader(
             self.examples[name],
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             sampler=sampler,
             # A small last batch has few negatives and noisy statistics; the shuffle of the next epoch covers its clips.
-            drop_last=sampler is not None and len(sampler) >= self.batch_size,  # type: ignore[arg-type]
+            drop_last=sampler is not None and len(sampler) >= batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # so that the loader does not advance the global RNG used by augmentation
@@ -189,8 +151,11 @@ class SpokenDigits:
         )
 
     def train_dataloader(self, processes: int = 1, rank: int = 0, epoch: int = 0) -> DataLoader:
-        """The training clips, shuffled by seed and epoch; each of several processes, which has to say so, its share."""
-        sampler: DistributedSampler = DistributedSampler(self.examples["train"], processes, rank, seed=self.seed)
+        """The training clips, shuffled by seed and epoch; each of several processes, which has to say so, its share.
+
+        With few clips, an epoch passes through them several times, see ``MIN_STEPS``.
+        """
+        sampler = Passes(self.passes, self.examples["train"], processes, rank, seed=self.seed)
         sampler.set_epoch(epoch)  # Lightning counts on, but in a resumed training only after workers have begun to read
         return self.loader("train", sampler, self.num_workers)
 

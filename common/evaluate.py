@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.data import Batch
+from common.batches import Batch
 from common.intervals import accuracy_metrics
 from common.networks import DigitNetwork, Embedder
 from common.run.console import progress_bar

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
-from common.data import Batch, EmbeddedBatch
+from common.batches import Batch, EmbeddedBatch
 from common.losses import gather, info_nce
 from common.networks import ContrastiveNetwork, DigitNetwork
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from common.audio import LogMel, to_float
 from common.augmentation import random_channel, random_masks, random_rates, random_shifts, warp
-from common.data import Batch, EmbeddedBatch
+from common.batches import Batch, EmbeddedBatch
 from common.encoders import EMBEDDING_DIM, Encoder1D, Encoder2D
 
 DIGITS = 10
@@ -23,6 +23,11 @@ class Embedder(nn.Module):
     In training mode each format sees its own augmentation of the clip, except for the speed, which they share. In eval
     mode nothing is augmented.
 
+    Args:
+        formats: "1d", "2d" or both.
+        augment: one of common.augmentation.KINDS.
+        room: augment with rooms, other voices and bands as well, see ``common.augmentation.random_channel``.
+
     Shape:
         wave: [B, N] at 16 kHz, float in [-1, 1] or int16. Returns {format: [B, 128]} for each of ``formats``.
 
@@ -30,8 +35,9 @@ class Embedder(nn.Module):
         ValueError: waveforms of another dtype or shape.
     """
 
-    def __init__(self, formats: Sequence[str] = ("1d", "2d"), augment: str = "both") -> None:
+    def __init__(self, formats: Sequence[str] = ("1d", "2d"), augment: str = "both", room: bool = False) -> None:
         super().__init__()
+        self.room = room
         self.encoders = nn.ModuleDict({name: ENCODERS[name]() for name in formats})
         self.log_mel = LogMel()
         self.augments_waveform = augment in ("waveform", "both")
@@ -46,7 +52,7 @@ class Embedder(nn.Module):
 
     def _view(self, wave: Tensor, rates: Tensor | None, name: str) -> Tensor:
         if rates is not None:
-            wave = random_channel(warp(wave, rates, random_shifts(wave)))
+            wave = random_channel(warp(wave, rates, random_shifts(wave)), self.room)
         if name == "1d":
             return wave
         log_mel = self.log_mel(wave)  # [B, mel bands, frames]
@@ -95,10 +101,11 @@ class DigitNetwork(nn.Module):
     def __init__(self, formats: Sequence[str], frozen: bool = False, augment: str = "both") -> None:
         super().__init__()
         self.formats, self.frozen = tuple(formats), frozen
-        self.embedder = Embedder(self.formats, augment)
+        self.embedder = Embedder(self.formats, augment, room=True)
         width = EMBEDDING_DIM * len(self.formats)
         # Standardised embeddings let one learning rate fit every scale that the encoders' training produced.
         self.head = nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, DIGITS))
+        self.temperature = 1.0  # what logits are divided by for probabilities, see common.calibration
         if frozen:
             self.embedder.requires_grad_(False).eval()
 
@@ -135,6 +142,7 @@ class ContrastiveNetwork(nn.Module):
 
     def __init__(self, augment: str = "both") -> None:
         super().__init__()
+        # No rooms: they teach the digits to hold, but embeddings that ignore them tell voices apart less well.
         self.embedder = Embedder(("1d", "2d"), augment)
         self.projections = nn.ModuleDict({name: projection_head() for name in self.embedder.encoders})
 

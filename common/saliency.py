@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from common.audio import HOP, MEL_BANDS, SAMPLE_RATE, WINDOW, LogMel, mel_bands, to_float
-from common.data import Batch, SpokenDigits
+from common.batches import Batch
+from common.data import SpokenDigits
 from common.evaluate import batches_for
 
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of the cells of a clip that are silenced

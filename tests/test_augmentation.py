@@ -5,14 +5,20 @@ import math
 import pytest
 import torch
 
+from common import augmentation
 from common.augmentation import (
     EQUALISER_COMPONENTS,
+    ROOM_SECONDS,
+    VARIANTS,
+    random_babble,
+    random_bands,
     random_channel,
     random_equaliser,
     random_gap,
     random_masks,
     random_noise,
     random_rates,
+    random_rooms,
     random_shifts,
     warp,
 )
@@ -55,11 +61,71 @@ def test_noise_has_the_stated_signal_to_noise_ratio(snr_db):
     assert abs(found.mean() - snr_db) < 0.15 and (found - snr_db).abs().max() < 2
 
 
-def test_noise_is_added_to_a_share_of_the_clips_at_any_position_in_the_batch():
-    wave = torch.randn(400, 64)
-    noisy = ((random_channel(wave, equaliser_db=0.0, noise_share=0.25) - wave).abs() > 1e-3).any(dim=1)
-    assert noisy.sum() == 100
-    assert 0 < noisy[:100].sum() < 60
+@pytest.fixture
+def only(monkeypatch):
+    """A function that leaves one of the changes of a channel, for a share of the clips."""
+
+    def leave(change: str, share: float) -> None:
+        monkeypatch.setattr(augmentation, "EQUALISER_DB", 0.0)
+        for other in ("NOISE", "ROOM", "BABBLE", "BAND"):
+            monkeypatch.setattr(augmentation, f"{other}_SHARE", share if other == change else 0.0)
+
+    return leave
+
+
+@pytest.mark.parametrize("change", ["NOISE", "ROOM", "BABBLE", "BAND"])
+def test_a_share_of_the_clips_at_any_position_in_the_batch_is_changed(only, change):
+    only(change, 0.25)
+    wave = torch.randn(400, 640)
+    changed = ((random_channel(wave, room=True) - wave).abs() > 1e-3).any(dim=1)
+    assert changed.sum() == 100
+    assert 0 < changed[:100].sum() < 60
+    if change != "NOISE":
+        torch.testing.assert_close(random_channel(wave), wave, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("clips", [1, 2, 3])
+def test_few_clips_can_be_changed_too(clips):
+    changed = random_channel(torch.randn(clips, 16_000), room=True)
+    assert changed.shape == (clips, 16_000) and changed.isfinite().all()
+
+
+def test_rooms_start_with_the_direct_sound_and_decay_at_their_reverberation_times():
+    rooms = random_rooms(torch.zeros(1), 32_000)  # [variants, taps]
+    assert rooms.shape == (VARIANTS, 32_000) and (rooms[:, 0] == 1).all() and not rooms[:, 1:30].any()
+    energy = rooms.square().flip(1).cumsum(1).flip(1)[:, 40:]  # Schroeder's integral of the reflections
+    decibels = 10 * torch.log10(energy / energy[:, :1])
+    seconds = 3 * ((decibels < -25).int().argmax(1) - (decibels < -5).int().argmax(1)) / 16_000
+    low, high = ROOM_SECONDS
+    assert 0.8 * low < seconds.min() < 0.4 < seconds.max() < 1.2 * high and len(set(seconds.tolist())) == VARIANTS
+
+
+def test_the_reverberation_of_the_end_does_not_come_back_at_the_start(only):
+    only("ROOM", 1.0)
+    wave = torch.zeros(8, 16_000)
+    wave[:, 11_000] = 1
+    changed = random_channel(wave, room=True)
+    assert changed[:, :10_990].abs().max() < 1e-4 and changed[:, 11_050:].abs().max() > 0.01
+
+
+def test_babble_is_made_of_the_other_clips_and_below_the_speech():
+    """Clip i is a tone of i * 10 Hz."""
+    time = torch.arange(16_000) / 16_000
+    tones = torch.sin(2 * math.pi * 10 * torch.arange(1, 41).unsqueeze(1) * time)
+    spectrum, rows, others = torch.fft.rfft(tones), torch.arange(16), torch.arange(16, 40)
+    babble = random_babble(spectrum, rows, others)
+    power = babble.abs().square()
+    found = 10 * torch.log10(spectrum[rows].abs().square().sum(dim=1) / power.sum(dim=1))
+    assert -0.1 < found.min() < 10 < 15 < found.max() < 25.1
+    heard = power[:, 10:410:10] > 1e-3 * power.max(dim=1, keepdim=True).values  # [rows, clips]
+    assert not heard[:, rows].any() and 3 <= heard.sum(dim=1).min() <= heard.sum(dim=1).max() <= 6
+
+
+def test_bands_pass_the_middle_and_not_the_edges():
+    gains = random_bands(torch.zeros(500, 8001, dtype=torch.complex64))  # a bin per Hz
+    assert gains[:, 1000:2000].min() > 0.99 and gains[:, 7900:].max() < 0.01 and gains[:, 0].max() < 0.15
+    edges = (gains > 0.5).sum(dim=1)
+    assert edges.min() < 2600 and edges.max() > 6500
 
 
 def test_equaliser_gains_have_the_stated_decibels():
@@ -71,9 +137,11 @@ def test_equaliser_gains_have_the_stated_decibels():
     assert (random_equaliser(torch.zeros(1, 129), 0.0) == 1).all()
 
 
-def test_channel_without_equaliser_and_noise_changes_nothing():
+@pytest.mark.parametrize("room", [False, True])
+def test_a_channel_without_changes_changes_nothing(only, room):
+    only("NOISE", 0.0)
     wave = torch.randn(3, 16_000)
-    torch.testing.assert_close(random_channel(wave, equaliser_db=0.0, noise_share=0.0), wave, atol=1e-4, rtol=0)
+    torch.testing.assert_close(random_channel(wave, room), wave, atol=1e-4, rtol=0)
 
 
 def test_a_gap_has_neighbouring_zeros_and_the_allowed_width():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from common.batches import Batch, Examples
 from common.conditions import active_power, conditions, room_response
-from common.data import Batch, Examples
 
 RATE = 16_000
 

@@ -1,17 +1,20 @@
 """Each clip reaches the models once per epoch, with its own labels, in an order that the seed fixes."""
 
 import json
+import math
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from common.batches import Batch, EmbeddedBatch
 from common.corpus.clips import open_folder
 from common.corpus.decode import read_clip, standardise
 from common.corpus.source import MARKER
-from common.data import Batch, EmbeddedBatch, SpokenDigits, on_gpu, spare_cores
+from common.data import MIN_STEPS, SpokenDigits, on_gpu, spare_cores
 from common.run.console import UserError
 
 
@@ -85,10 +88,13 @@ def test_training_clips_are_shuffled_anew_in_each_epoch_as_the_seed_says(open_da
     assert order(open_data(seed=1).train_dataloader(epoch=1)) == epochs["first"][1], "a resumed training"
 
 
-@pytest.mark.parametrize("batch_size, batches", [(8, 6), (10, 4), (64, 1)])
-def test_only_a_small_last_batch_is_dropped_in_training(open_data, batch_size, batches):
-    sizes = [len(batch.digit) for batch in open_data(batch_size=batch_size).train_dataloader()]
+@pytest.mark.parametrize("batch_size, batches", [(1, 48), (8, 12), (10, 14), (64, 12)])
+def test_only_a_small_last_batch_is_dropped_in_training_and_none_has_a_clip_twice(open_data, batch_size, batches):
+    data = open_data(batch_size=batch_size)
+    sizes = [len(batch.digit) for batch in data.train_dataloader()]
     assert len(sizes) == batches and set(sizes) == {min(batch_size, 48)}
+    if 48 % batch_size == 0 or batch_size > 48:  # else a batch has the end of one pass and the start of the next
+        assert all(len(set(order([batch]))) == len(batch.digit) for batch in data.train_dataloader())
 
 
 @pytest.mark.slow  # each process imports torch
@@ -130,15 +136,33 @@ def test_embeddings_take_the_place_of_waveforms_and_keep_the_labels(open_data):
         assert clips.waveform.dtype == torch.int16, "the original is unchanged"
 
 
-def test_few_labels_are_a_stratified_part_of_the_training_clips_alone(open_data):
+def test_few_labels_are_a_stratified_part_of_the_training_and_validation_clips(open_data):
     whole, few, fewer = (open_data(label_ratio=ratio) for ratio in (1.0, 0.5, 0.25))
-    assert (len(few.split.train), len(fewer.split.train)) == (24, 12)
+    assert (len(few.split.train), len(fewer.split.train), len(few.split.val)) == (24, 12, 6)
     assert set(fewer.split.train) < set(few.split.train) < set(whole.split.train)
+    assert set(few.split.val) < set(whole.split.val)
     train = few.examples["train"]
     counts = np.unique(train.speaker * 10 + train.digit, return_counts=True)[1]
     assert len(counts) == 12 and set(counts) == {2}
-    for name in ("val", "test"):
-        assert order(few.loader(name)) == order(whole.loader(name))
+    assert order(few.loader("test")) == order(whole.loader("test"))
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.5, 0.1])
+def test_an_epoch_has_as_many_steps_with_few_labels_and_passes_through_each_clip_equally_often(open_data, ratio):
+    data = open_data(label_ratio=ratio, batch_size=2)
+    loader, clips = data.train_dataloader(), len(data.split.train)
+    seen = Counter(order(loader))
+    assert len(loader) in (24, 25) and len(seen) == clips
+    assert max(seen.values()) - min(seen.values()) <= 1 and data.passes == math.ceil(48 / clips)
+    rows = list(loader.sampler)
+    passes = [rows[start : start + clips] for start in range(0, len(rows), clips)]
+    assert all(sorted(each) == list(range(clips)) for each in passes)
+    assert len(set(map(tuple, passes))) == len(passes), "each pass has an order of its own"
+
+
+def test_an_epoch_of_a_small_corpus_has_a_minimum_of_steps(open_data):
+    assert len(open_data(batch_size=8).train_dataloader()) == MIN_STEPS == 12
+    assert open_data(batch_size=4).passes == 1, "48 clips are twelve steps"
 
 
 def test_the_description_can_be_written_as_json_and_names_corpus_clips_and_speakers(open_data, tones):
@@ -171,8 +195,8 @@ def test_the_description_of_a_download_names_its_commit(tones, write_tones):
     [
         ({"ratio": 2}, "--ratio: expected a number above 0 and at most 1"),
         ({"label_ratio": 0}, "--label-ratio: expected"),
-        ({"label_ratio": 0.001}, "0 training clips are too few for 1 process(es); raise --ratio or --label-ratio"),
-        ({"label_ratio": 0.06, "processes": 2}, "3 training clips are too few for 2 process(es)"),
+        ({"label_ratio": 0.001}, "0 training and 0 validation clips are too few for 1 process(es); raise --ratio or"),
+        ({"label_ratio": 0.06, "processes": 2}, "3 training and 1 validation clips are too few for 2 process(es)"),
         ({"fold": 1}, "--fold needs all of AudioMNIST's speakers"),
         ({"fold": 6}, "--fold: expected 1 to 5, got 6"),
         ({"dataset": "mnist"}, "--dataset: expected auto, audiomnist or synthetic, got mnist"),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from common import networks
-from common.data import EmbeddedBatch
+from common.batches import EmbeddedBatch
 from common.modules import ContrastiveModel, DigitClassifier, one_cycle, smoothed_cross_entropy
 from common.networks import Embedder
 

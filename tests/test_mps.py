@@ -14,7 +14,7 @@ import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from common.data import Batch
+from common.batches import Batch
 from common.modules import ContrastiveModel, DigitClassifier
 from common.saliency import explain
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from common.audio import MEL_BANDS
-from common.data import Batch, Examples
+from common.batches import Batch, Examples
 from common.encoders import gabor_filters
 from common.modules import DigitClassifier
 from common.saliency import (

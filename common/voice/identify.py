@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from common.batches import Batch
 from common.checkpoints import load
 from common.corpus.clips import visible_names
-from common.data import Batch
 from common.evaluate import embed
 from common.networks import ContrastiveNetwork
 from common.run.cli import Parser, Settings, a_folder, number, run

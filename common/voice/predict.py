@@ -3,7 +3,8 @@
 Prints a line per file: digit, confidence, file. A recording holds one spoken digit, in WAV, FLAC, OGG, MP3 or another
 format that libsndfile reads, 4 to 384 kHz, mono or stereo, at most 30 s. The second with the most energy is used.
 
-The confidence is the largest softmax probability, not the probability of being right: other words get a digit too.
+The confidence is the largest softmax probability. For digits it is about the probability of being right (it was
+calibrated on held-out clips), but other words get a digit too.
 
 A file that cannot be used is reported on stderr; the others are still predicted, and the exit code is 1.
 
@@ -13,8 +14,8 @@ A file that cannot be used is reported on stderr; the others are still predicted
 
 from pathlib import Path
 
+from common.batches import Batch
 from common.checkpoints import load
-from common.data import Batch
 from common.evaluate import predict_digits
 from common.networks import DigitNetwork
 from common.run.cli import Parser, a_path, run
@@ -25,7 +26,8 @@ def main(checkpoint: Path, files: list[Path], as_json: bool) -> None:
     model = load(checkpoint, DigitNetwork)
 
     def predict(batches: list[Batch]) -> list[dict]:
-        rows = predict_digits(model, batches).logits.softmax(dim=1).tolist()  # [n, 10]
+        logits = predict_digits(model, batches).logits / model.temperature
+        rows = logits.softmax(dim=1).tolist()  # [n, 10]
         return [{"digit": row.index(max(row)), "confidence": max(row), "probabilities": row} for row in rows]
 
     answers = answer(predict, files)

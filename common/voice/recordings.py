@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.batches import Batch
 from common.corpus.decode import read_clip, standardise
-from common.data import Batch
 from common.run.console import align, printable
 
 

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from common.data import Batch
+from common.batches import Batch
 from common.modules import ContrastiveModel, DigitClassifier
 from common.run.cli import keep_freed_memory
 

@@ -42,13 +42,14 @@ FILES = {
 }
 FOLDERS = list(FILES)
 PICTURES = sorted(f"{folder}/{name}" for folder, files in FILES.items() for name in files if name.endswith(".png"))
+CALIBRATION = ("test_ece", "test_ece_calibrated", "temperature")
 CONDITIONS = "white_20db white_10db white_0db babble_20db babble_10db reverb_300ms reverb_600ms telephone"
 # The models in the metrics of each task, their accuracies, and their other measures.
 MEASURES = {
-    "task1_supervised": (["1d", "2d"], f"val test {CONDITIONS}", {"val_loss", "test_loss"}),
+    "task1_supervised": (["1d", "2d"], f"val test {CONDITIONS}", {"val_loss", "test_loss", *CALIBRATION}),
     "task2_contrastive": ([*FORMATS, *(f"untrained_{name}" for name in FORMATS), "logmel"], "train val test", {"C"}),
     "task4_biometrics": (FORMATS, "test text_independent", {"test_k", "text_independent_k", "eer"}),
-    "task5_finetune": (CONFIGURATIONS, "val test", {"val_loss", "test_loss"}),
+    "task5_finetune": (CONFIGURATIONS, "val test", {"val_loss", "test_loss", *CALIBRATION}),
 }
 CLIPS = {"train": 160, "val": 40, "test": 100}
 SHORT = ["--ratio", "0.01", "--epochs", "1", "--num-workers", "0"]
