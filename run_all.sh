@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Run all five tasks in the current folder: ./run_all.sh RATIO EPOCHS [more flags for every task]
+# With --seeds 1,2,3 once for each seed, in the folders seed1, seed2 and seed3, and show means over the seeds.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # started as `sh run_all.sh`
 set -u
 here=$(dirname "$(readlink -f "$0")")  # also where a link to this file was called
@@ -9,7 +10,23 @@ if [ $# -lt 2 ] || [ "${1#-}" != "$1" ] || [ "${2#-}" != "$2" ]; then
     exit 2
 fi
 flags=(--ratio "$1" --epochs "$2" "${@:3}")
+seeds= others=() before=
 for flag in "${@:3}"; do
+    if [[ $before == --data-dir ]]; then
+        flag=$(realpath -- "$flag")  # each seed has a folder of its own
+    elif [[ $flag == --data-dir=* ]]; then
+        flag=--data-dir=$(realpath -- "${flag#*=}")
+    fi
+    if [[ $before == --seeds || $flag == --seeds=* ]]; then
+        seeds=${flag#--seeds=}
+        if ! [[ $seeds =~ ^[0-9]+(,[0-9]+)*$ ]]; then
+            echo "run_all.sh: error: --seeds: expected whole numbers such as 1,2,3, got $seeds" >&2
+            exit 2
+        fi
+    elif [[ $flag != --seeds ]]; then
+        others+=("$flag")
+    fi
+    before=$flag
     if [[ $flag == --label-ratio* || $flag == --augment* || $flag == --task[12]-checkpoint* ]]; then
         echo "run_all.sh: error: ${flag%%=*} is a flag of some tasks only; run them one by one" >&2
         exit 2
@@ -28,6 +45,20 @@ elif command -v uv >/dev/null; then
 else
     echo "run_all.sh: error: no active environment with pytorch-lightning and no uv; try: pip install uv" >&2
     exit 1
+fi
+
+if [ -n "$seeds" ]; then
+    mkdir -p data  # one cache and one download for all
+    folders=()
+    for seed in ${seeds//,/ }; do
+        mkdir -p "seed$seed"
+        [ -e "seed$seed/data" ] || ln -s ../data "seed$seed/data"
+        echo "=== seed $seed"
+        (cd "seed$seed" && bash "$here/run_all.sh" "$1" "$2" ${others[@]+"${others[@]}"} --seed "$seed") || exit
+        folders+=("seed$seed")
+    done
+    echo
+    PYTHONPATH=$here exec "${python[@]}" -m common.report.seeds "${folders[@]}"
 fi
 
 seconds=()

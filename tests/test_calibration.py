@@ -15,7 +15,9 @@ def model_of(confidence: float, accuracy: float, clips: int = 4000) -> tuple[tor
 
 @pytest.mark.parametrize("confidence, accuracy", [(0.9, 0.9), (0.9, 0.6), (0.7, 0.99)])
 def test_the_error_is_the_distance_between_confidence_and_accuracy(confidence, accuracy):
-    assert expected_calibration_error(*model_of(confidence, accuracy)) == pytest.approx(abs(confidence - accuracy), abs=1e-6)
+    assert expected_calibration_error(*model_of(confidence, accuracy)) == pytest.approx(
+        abs(confidence - accuracy), abs=1e-6
+    )
 
 
 def test_errors_of_different_bins_do_not_cancel():

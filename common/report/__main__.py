@@ -3,7 +3,6 @@
 import argparse
 import base64
 import itertools
-import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from markupsafe import Markup
 from common.corpus.clips import SYNTHETIC_NAME
 from common.report.texts import TASKS
 from common.run.console import UserError, align, is_detail, model_name, printable, score, set_up_output
-from common.run.files import write_atomically
+from common.run.files import read_json, write_atomically
 
 
 class Results(NamedTuple):
@@ -43,14 +42,6 @@ def read_results(name: str, seconds: str) -> Results:
     finished = (folder / "metrics.txt").is_file()  # task 3 writes no metrics.json
     seconds = seconds or str(run.get("seconds", ""))
     return Results(name, *TASKS[name], finished, models, run, seconds, pictures, examples)
-
-
-def read_json(path: Path, default: Any) -> Any:
-    """What a JSON file holds; ``default`` where it is missing or broken."""
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return default
 
 
 def overview(results: list[Results]) -> list[list[str]]:

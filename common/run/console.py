@@ -65,10 +65,10 @@ def progress_bar(name: str, total: int, unit: str) -> tqdm:
     return tqdm(total=total, desc=name, unit=f" {unit}", file=sys.stderr, disable=not shows_bars())
 
 
-def align(table: list[list[str]]) -> list[str]:
+def align(table: list[list[str]], between: str = "  ") -> list[str]:
     """The rows of ``table`` as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return [between.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
 def model_name(key: str) -> str:

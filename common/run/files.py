@@ -1,11 +1,13 @@
 """Files that a run writes: complete or absent, and recognised by the next run."""
 
 import contextlib
+import json
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from common.run.console import UserError
 
@@ -51,3 +53,11 @@ def is_own_picture(path: Path) -> bool:
     """Whether ``path`` is a picture that a task drew."""
     with path.open("rb") as file:
         return PICTURE_MARK in file.read(256)
+
+
+def read_json(path: Path, default: Any) -> Any:
+    """What a JSON file holds; ``default`` where it is missing or broken."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return default

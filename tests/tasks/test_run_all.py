@@ -37,6 +37,7 @@ def run_all(repository, tmp_path, offline):
     for package in ("common", "common/report"):
         (project / package / "__init__.py").touch()
     (project / "common/report/__main__.py").write_text("import sys; print('report of', len(sys.argv) - 1, 'tasks')\n")
+    (project / "common/report/seeds.py").write_text("import sys; print('means of', *sys.argv[1:])\n")
     for task in range(1, 6):
         (project / f"task{task}.py").write_text(STAND_IN)
     (commands / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
@@ -116,3 +117,27 @@ def test_git_leaves_the_line_ends_of_the_shell_scripts_alone(repository, tmp_pat
     subprocess.run(["git", *config, "-C", clone, "checkout-index", "-a"], check=True)
     assert b"\r" in (clone / "task1.py").read_bytes(), "git converted the others"
     assert b"\r" not in (clone / "run_all.sh").read_bytes() + (clone / ".ci/run").read_bytes()
+
+
+def test_several_seeds_run_in_folders_of_their_own_and_share_data(run_all, tmp_path):
+    (tmp_path / "work/recordings").mkdir()
+    code, out, _, _ = run_all("1.0", "2", "--data-dir", "recordings", "--seeds", "4,11", "--quiet")
+    assert code == 0 and out.splitlines()[-1] == "means of seed4 seed11"
+    for seed in ("4", "11"):
+        folder = tmp_path / "work" / f"seed{seed}"
+        lines = (folder / "log").read_text().splitlines()
+        assert [line.split()[0] for line in lines] == [f"task{task}" for task in range(1, 6)]
+        expected = ["--ratio", "1.0", "--epochs", "2", "--data-dir", str(tmp_path / "work/recordings"), "--quiet"]
+        assert all(line.split()[1:] == [*expected, "--seed", seed] for line in lines)
+        assert (folder / "data").resolve() == tmp_path / "work/data"
+
+
+@pytest.mark.parametrize("words", [["--seeds", "1,x"], ["--seeds=1 2"], ["--seeds", "1,,2"]])
+def test_seeds_that_are_no_numbers_are_refused(run_all, words):
+    code, _, err, log = run_all("1.0", "1", *words)
+    assert code == 2 and "--seeds" in err and len(err.splitlines()) == 1 and not log
+
+
+def test_a_seed_that_fails_ends_the_run(run_all):
+    code, out, err, _ = run_all("1.0", "1", "--seeds", "1,2", task2="1")
+    assert code == 1 and "task2.py failed" in err and "seed 2" not in out

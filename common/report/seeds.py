@@ -1,0 +1,78 @@
+"""Merge the metrics of several seeds into tables of means, standard deviations and intervals over speakers.
+
+    ./run_all.sh 1.0 50 --seeds 1,2,3
+    python -m common.report.seeds seed1 seed2 seed3
+
+Each folder holds the folders of the tasks. Prints a Markdown table for each task that all of them have.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from common.report.texts import TASKS
+from common.run.console import align, is_detail, model_name, printable, set_up_output
+from common.run.files import read_json
+
+
+def merge(runs: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """The numbers of each model as text, from the metrics of several seeds: {model: {measure: text}}."""
+    merged: dict[str, dict[str, str]] = {}
+    for model in (key for key in runs[0] if key != "run"):
+        rows = [run.get(model, {}) for run in runs]
+        measures = [key for key in rows[0] if not is_detail(key) and all(_is_number(row.get(key)) for row in rows)]
+        merged[model] = {key: _cell(key, rows) for key in measures}
+    return merged
+
+
+def _cell(key: str, rows: list[dict]) -> str:
+    values = [row[key] for row in rows]
+    shown = f"{statistics.mean(values):.3f}"
+    if len(values) > 1:
+        shown += f" ± {statistics.stdev(values):.3f}"
+    intervals = [row.get(f"{key}_ci95") for row in rows]
+    if all(intervals):
+        low, high = (statistics.mean(ends) for ends in zip(*intervals, strict=True))
+        shown += f" [{low:.3f}, {high:.3f}]"
+    return shown
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def table(task: str, runs: list[dict[str, Any]]) -> list[str]:
+    """The Markdown lines of one task: the models beside each other, or below each other if they are many."""
+    merged, seeds = merge(runs), ", ".join(str(run["run"]["seed"]) for run in runs)
+    corpora = dict.fromkeys(f"{run['run']['corpus']}, {run['run']['clips']['test']} test clips" for run in runs)
+    measures = list(dict.fromkeys(measure for row in merged.values() for measure in row))
+    rows = [["", *map(model_name, merged)]]
+    rows += [[measure, *(row.get(measure, "") for row in merged.values())] for measure in measures]
+    if len(measures) < len(merged):
+        rows = [list(column) for column in zip(*rows, strict=True)]
+    lines = align([rows[0], ["---"] * len(rows[0]), *rows[1:]], " | ")
+    return [printable(f"{TASKS[task][0]} ({'; '.join(corpora)}; seeds {seeds})"), "", *(f"| {x} |" for x in lines), ""]
+
+
+def main(folders: list[Path]) -> None:
+    shown = False
+    for task in TASKS:
+        runs = [read_json(folder / task / "metrics.json", None) for folder in folders]
+        if all(isinstance(run, dict) and "run" in run for run in runs):
+            print(*table(task, runs), sep="\n")
+            shown = True
+    if not shown:
+        names = printable(", ".join(map(str, folders)))
+        sys.exit(f"python -m common.report.seeds: error: no task has metrics in all of {names}; run them first")
+    explained = "[95% interval over speakers, mean of the seeds]"
+    print(f"Mean ± standard deviation (ddof 1) over n = {len(folders)} seeds {explained}.")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser("python -m common.report.seeds", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="where one seed ran all tasks")
+    set_up_output()
+    main(parser.parse_args().folders)
