@@ -122,6 +122,7 @@ def fetch(clips: Iterable[Clip], root: Path) -> int:
         try:
             # In `root`, which is to appear with the first clips, only if files cannot be renamed from the folder above.
             root = root.resolve()
+            root.parent.mkdir(parents=True, exist_ok=True)
             above = not root.is_mount() and os.access(root.parent, os.W_OK)
             with working_folder(root.parent if above else root) as clone:
                 _fetch(missing, root, clone)
