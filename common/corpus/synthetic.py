@@ -1,4 +1,7 @@
-"""A stand-in for AudioMNIST: English digits spoken by espeak-ng in sixty made-up voices, the same on every run."""
+"""A stand-in for AudioMNIST: English digits spoken by espeak-ng in sixty made-up voices, the same on every run.
+
+``common.corpus.acoustics`` puts each speaker into a room, in front of a microphone and before some background sound.
+"""
 
 import ctypes
 import functools
@@ -11,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from common.corpus.acoustics import LOOP, Place
 from common.corpus.clips import AUDIOMNIST_SPEAKERS, SYNTHETIC_MARKER, Clip
 from common.run.console import UserError, progress_bar
 from common.run.files import write_atomically
 
-VERSION = "espeak-1"
+VERSION = "espeak-2"
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+CHATTER_WORDS = ("window", "morning", "people", "maybe", "under", "water", "again", "always", "could", "garden")
 FEMALE = frozenset({"12", "26", "28", "36", "43", "47", "52", "56", "57", "58", "59", "60"})  # as in AudioMNIST
 
 # Each variant with its median fundamental in Hz at espeak's middle pitch. Pitch flutter, roughness, breath and echo use
@@ -47,13 +52,13 @@ class Voice:
         self.natural = VARIANTS[variants[index]]  # fundamental of the variant, Hz
         # Powers of this number, multiplied by 1, 2, 3, ..., fill a four-dimensional cube evenly (modulo 1).
         high, wide, fast, short = (int(speaker) * 1.1673039782614187**-power % 1 for power in range(1, 5))
-        lowest, highest = (160, 198) if female else (85, 150)
+        lowest, highest = (157, 205) if female else (80, 153)
         # Fundamental, Hz; with a narrow range or a high pitch the sound is up to a fifth lower.
         self.pitch = round(lowest * (highest / lowest) ** high, 1)
         self.range = round(40 + 60 * wide)  # width of the pitch movement, percent of the variant's own
-        self.rate = round(97 + 43 * fast, 1)  # words a minute, as espeak counts them
+        self.rate = round(92 + 53 * fast, 1)  # words a minute, as espeak counts them
         # Factor on all formant frequencies; a shorter vocal tract has a larger one.
-        self.tract = round((1.10 if female else 0.88) + (0.10 if female else 0.18) * short, 3)
+        self.tract = round((1.07 if female else 0.90) + (0.10 if female else 0.15) * short, 3)
 
 
 def speak(speaker: str, digit: int, repetition: int) -> tuple[np.ndarray, int]:
@@ -62,38 +67,50 @@ def speak(speaker: str, digit: int, repetition: int) -> tuple[np.ndarray, int]:
     Returns:
         float32 mono samples [frames] in [-1, 1], 0.3 to 1 s long, and the sample rate in Hz.
     """
-    person = Voice(speaker)
-    library, sample_rate = _library()
+    person, place = Voice(speaker), _place(speaker)
     rng = np.random.default_rng([int(speaker), digit, repetition])
-    tract = person.tract * rng.uniform(0.985, 1.015)
+    # Nobody says a word twice in the same way: formants, pitch, tempo and melody differ from clip to clip.
+    tract = person.tract * rng.uniform(0.955, 1.045)
     # Scaling the frequencies raises pitch and tempo too, so espeak is asked for less of both.
-    hertz = person.pitch * 2 ** rng.uniform(-0.08, 0.08) / tract
-    rate = person.rate * rng.uniform(0.94, 1.07) / tract
-    pitch_range = person.range * rng.uniform(0.8, 1.2)
+    hertz = person.pitch * 2 ** rng.uniform(-0.3, 0.3) / tract
+    rate = person.rate * rng.uniform(0.85, 1.15) / tract
+    pitch_range = person.range * rng.uniform(0.6, 1.4)
     # On espeak's scale of 0 to 100, 50 leaves the variant as it is and 50 more or less is an octave.
     pitch = min(50 + 50 * math.log2(hertz / person.natural), 100)
-    _call(library.espeak_SetVoiceByName, person.name.encode())
+    clip = place.record(_say(WORDS[digit], person.name, rate, pitch, pitch_range), tract, rng)
+    clip *= 10 ** (-rng.uniform(2, 16) / 20) / np.abs(clip).max()
+    return clip, place.sample_rate
+
+
+# A place takes the time of several clips to make and 1 MB to keep. Clips come sorted by speaker, so a few are enough.
+@functools.lru_cache(maxsize=8)
+def _place(speaker: str) -> Place:
+    return Place(int(speaker), _library()[1], _chatter())
+
+
+@functools.cache
+def _chatter() -> np.ndarray:
+    """The spectrum of seven voices that talk at once, [LOOP // 2 + 1]; the speakers hear it from where they are."""
+    rng = np.random.default_rng(0)
+    chatter = np.zeros(LOOP)
+    for accent, variant in zip(ACCENTS, VARIANTS, strict=True):
+        words = _say(" ".join(rng.permutation(CHATTER_WORDS)), f"{accent}+{variant}", 150, rng.uniform(30, 90), 60)
+        chatter += np.resize(words, LOOP) / np.sqrt(np.mean(words**2))
+    return np.fft.rfft(chatter)
+
+
+def _say(text: str, voice: str, rate: float, pitch: float, pitch_range: float) -> np.ndarray:
+    """Let espeak say ``text`` without the silence around it: float32 [samples]. The numbers are on espeak's scales."""
+    library, _ = _library()
+    _call(library.espeak_SetVoiceByName, voice.encode())
     for parameter, value in ((RATE, rate), (LOUDNESS, VOLUME), (PITCH, pitch), (RANGE, pitch_range)):
         _call(library.espeak_SetParameter, parameter, round(value), 0)
     _received.clear()
-    text = WORDS[digit].encode()
-    _call(library.espeak_Synth, text, ctypes.c_size_t(len(text) + 1), 0, BY_CHARACTER, 0, UTF8, None, None)
-    word = np.concatenate(_received) / 32768
-    sounding = np.flatnonzero(word)  # espeak's silence is exactly zero
-    word = word[sounding[0] : sounding[-1] + 1]
-    # Fewer or more samples at the old rate scale all frequencies. They come in whole blocks, because the transform of
-    # a length with a large prime factor takes six times as long.
-    blocks = math.ceil(len(word) / 64)
-    scaled = round(blocks / tract)
-    word = np.fft.irfft(np.fft.rfft(word, blocks * 64), scaled * 64) * (scaled / blocks)
-    before, after = (int(sample_rate * rng.uniform(0.005, 0.04)) for _ in range(2))
-    clip = np.pad(word, (before, after))
-    white = rng.standard_normal(len(clip) + 1)
-    noise = white[1:] + white[:-1]  # the noise of a room is weaker at high frequencies
-    level = np.sqrt(np.mean(word**2) / np.mean(noise**2))
-    clip += noise * level * 10 ** (-rng.uniform(25, 45) / 20)
-    clip *= 10 ** (-rng.uniform(2, 16) / 20) / np.abs(clip).max()
-    return clip.astype(np.float32), sample_rate
+    content = text.encode()
+    _call(library.espeak_Synth, content, ctypes.c_size_t(len(content) + 1), 0, BY_CHARACTER, 0, UTF8, None, None)
+    samples = np.concatenate(_received).astype(np.float32) / 32768
+    sounding = np.flatnonzero(samples)  # espeak's silence is exactly zero
+    return samples[sounding[0] : sounding[-1] + 1]
 
 
 def write_corpus(root: Path, clips: Iterable[Clip]) -> None:
