@@ -22,7 +22,7 @@ from common.corpus.source import AUDIOMNIST_DIR, downloaded_commit, find_corpus
 from common.run.console import UserError, shortened
 
 CACHE_DIR = Path("data/cache")
-MIN_STEPS = 12  # in an epoch: 50 epochs of fewer steps are not enough for noise and rooms to be learned as well
+MIN_STEPS = 24  # in an epoch: 50 epochs of fewer are not enough for noise and rooms to be learned as well
 
 
 class SpokenDigits:
