@@ -133,9 +133,9 @@ def test_bars_show_accuracies_and_their_intervals(tmp_path, drawn):
 
 def test_detection_errors_are_drawn_as_normal_deviates(tmp_path, drawn):
     scores = np.linspace(6, -6, 300_000)
-    curve = Verification(norm.sf(scores), norm.cdf(scores, 1), 0.3085, 0.5)
+    curve = Verification(norm.sf(scores), norm.cdf(scores, 1), 0.3085, 0.5, [0.2, 0.41])
     plots.draw_det(tmp_path / "a.png", {"1d": curve, "2d": None}, *TITLES)
-    x, y = next(line.get_data() for line in drawn[0].axes[0].lines if line.get_label() == "1D: EER 30.9%")
+    x, y = next(line.get_data() for line in drawn[0].axes[0].lines if line.get_label() == "1D: EER 30.9% [20.0, 41.0]")
     # The scores of both kinds of pairs are normally distributed, one standard deviation apart: a straight line.
     assert np.allclose((x + y)[np.abs(x) < 2], -1)
 

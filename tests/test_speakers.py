@@ -219,3 +219,25 @@ def test_verification_compares_all_pairs_by_the_angle_between_them():
 def test_pairs_of_one_kind_cannot_be_verified(speakers):
     query = points(np.eye(3)[: len(speakers)], speakers)
     assert verify(query, "1d") is None
+
+
+def test_the_interval_of_an_equal_error_rate_is_over_speakers():
+    """Speakers who differ in how well they are told apart: more clips of them do not narrow the interval."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(10, 8))
+
+    def corpus(clips: int) -> Embeddings:
+        speaker = np.repeat(np.arange(10), clips)
+        spread = np.linspace(0.3, 3, 10)[speaker, None]
+        return points(centres[speaker] + spread * np.random.default_rng(1).normal(size=(len(speaker), 8)), speaker)
+
+    few = corpus(12)
+    curve = verify(few, "1d")
+    low, high = curve.eer_ci95
+    assert low < curve.eer < high and high - low > 0.05
+    doubled = verify(
+        Embeddings({"1d": np.tile(few.z["1d"], (2, 1))}, np.tile(few.digit, 2), np.tile(few.speaker, 2)), "1d"
+    )
+    assert doubled.eer_ci95[1] - doubled.eer_ci95[0] > 0.9 * (high - low)
+    many = verify(corpus(60), "1d")
+    assert many.eer_ci95[1] - many.eer_ci95[0] > 0.6 * (high - low)

@@ -81,7 +81,7 @@ class Settings:
         "auto", ("auto", "audiomnist", "synthetic"), "without --data-dir; auto is AudioMNIST or else synthetic"
     )
     fold: int | None = _flag(None, number(int, 1, 5), "a published fold of AudioMNIST, 1 to 5")
-    label_ratio: float = _flag(1.0, _RATIO, "fraction of the training clips whose labels are used")
+    label_ratio: float = _flag(1.0, _RATIO, "fraction of the training and validation clips whose labels are used")
     augment: str = _flag("both", ("both", "none", "waveform", "spectrogram"), "which format of the clips is augmented")
 
     accelerator: str = _flag("auto", ("auto", "cpu", "gpu", "mps"), "the device, for Lightning's Trainer")
