@@ -17,12 +17,17 @@ from common.run.console import align, is_detail, model_name, printable, set_up_o
 from common.run.files import read_json
 
 
-def merge(runs: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
-    """The numbers of each model as text, from the metrics of several seeds: {model: {measure: text}}."""
+def merge(runs: list[dict[str, Any]], only: list[str] | None = None) -> dict[str, dict[str, str]]:
+    """The numbers of each model as text, from the metrics of several seeds: {model: {measure: text}}.
+
+    Args:
+        only: the measures to show; all, if it is not given.
+    """
     merged: dict[str, dict[str, str]] = {}
     for model in (key for key in runs[0] if key != "run"):
         rows = [run.get(model, {}) for run in runs]
-        measures = [key for key in rows[0] if not is_detail(key) and all(_is_number(row.get(key)) for row in rows)]
+        measures = [key for key in rows[0] if not is_detail(key) and (only is None or key in only)]
+        measures = [key for key in measures if all(_is_number(row.get(key)) for row in rows)]
         merged[model] = {key: _cell(key, rows) for key in measures}
     return merged
 
@@ -43,9 +48,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def table(task: str, runs: list[dict[str, Any]]) -> list[str]:
+def table(task: str, runs: list[dict[str, Any]], only: list[str] | None = None) -> list[str]:
     """The Markdown lines of one task: the models beside each other, or below each other if they are many."""
-    merged, seeds = merge(runs), ", ".join(str(run["run"]["seed"]) for run in runs)
+    merged, seeds = merge(runs, only), ", ".join(str(run["run"]["seed"]) for run in runs)
     corpora = dict.fromkeys(f"{run['run']['corpus']}, {run['run']['clips']['test']} test clips" for run in runs)
     measures = list(dict.fromkeys(measure for row in merged.values() for measure in row))
     rows = [["", *map(model_name, merged)]]
@@ -56,12 +61,12 @@ def table(task: str, runs: list[dict[str, Any]]) -> list[str]:
     return [printable(f"{TASKS[task][0]} ({'; '.join(corpora)}; seeds {seeds})"), "", *(f"| {x} |" for x in lines), ""]
 
 
-def main(folders: list[Path]) -> None:
+def main(folders: list[Path], only: list[str] | None = None) -> None:
     shown = False
     for task in TASKS:
         runs = [read_json(folder / task / "metrics.json", None) for folder in folders]
         if all(isinstance(run, dict) and "run" in run for run in runs):
-            print(*table(task, runs), sep="\n")
+            print(*table(task, runs, only), sep="\n")
             shown = True
     if not shown:
         names = printable(", ".join(map(str, folders)))
@@ -74,5 +79,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser("python -m common.report.seeds", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="where one seed ran all tasks")
+    parser.add_argument(
+        "--only", nargs="+", metavar="MEASURE", help="show these measures, such as test_acc, and no others"
+    )
     set_up_output()
-    main(parser.parse_args().folders)
+    main(**vars(parser.parse_args()))

@@ -41,3 +41,8 @@ def test_folders_without_results_are_named_in_one_line(tmp_path):
     with pytest.raises(SystemExit, match=r"no task has metrics in all of .*nothing; run them first") as caught:
         seeds.main([tmp_path / "nothing"])
     assert "\n" not in str(caught.value)
+
+
+def test_only_the_measures_that_were_asked_for_are_shown(tmp_path, capsys):
+    seeds.main([write(tmp_path / "a", 1, 0.5, loss=0.25, k=3)], only=["loss"])
+    assert "0.250" in (out := capsys.readouterr().out) and "test_acc" not in out and "3.000" not in out
