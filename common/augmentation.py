@@ -109,7 +109,8 @@ def random_babble(spectrum: Tensor, rows: Tensor, others: Tensor) -> Tensor:
     """The spectra of ``others``, several at once, at random levels below the clips of ``rows``: [rows, K]."""
     voices = int(torch.randint(3, BABBLE_VOICES + 1, ()))
     chosen = torch.rand(VARIANTS, len(others), device=spectrum.device).argsort(dim=1) < voices  # [variants, others]
-    babble = _repeat(chosen.to(spectrum.dtype) @ spectrum[others], len(rows))
+    sums = chosen.float() @ torch.view_as_real(spectrum[others]).flatten(1)  # [variants, 2K]
+    babble = _repeat(torch.view_as_complex(sums.unflatten(1, (-1, 2))), len(rows))
     return babble * _gains(_power(spectrum[rows]), _power(babble), BABBLE_SNR_DB)
 
 
