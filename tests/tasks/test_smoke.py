@@ -312,7 +312,7 @@ def test_a_fold_tests_on_the_speakers_of_the_published_fold(folder, run_here, mo
         run_here("task4.py", *SYNTHETIC, "--fold", "1", "--output-dir", str(tmp_path / "refused"))
 
 
-def test_mixed_precision_gives_nearly_the_same_losses(run_here, write_tones, tmp_path, monkeypatch):
+def test_mixed_precision_gives_nearly_the_same_training_loss(run_here, write_tones, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_tones(tmp_path / "tones", ["01", "02", "03"], digits=[0, 1], repetitions=4)
     flags = ["--data-dir", "tones", "--batch-size", "8", "--num-workers", "0", "--epochs", "1", "--accelerator", "cpu"]
@@ -320,6 +320,6 @@ def test_mixed_precision_gives_nearly_the_same_losses(run_here, write_tones, tmp
     for precision in ("32-true", "bf16-mixed"):
         run_here("task2.py", *flags, "--precision", precision, "--output-dir", precision)
         assert json.loads(Path(precision, "metrics.json").read_text())["run"]["arguments"]["precision"] == precision
-        losses[precision] = np.loadtxt(Path(precision, "checkpoints/history.csv"), delimiter=",", skiprows=1)[1:3]
+        losses[precision] = np.loadtxt(Path(precision, "checkpoints/history.csv"), delimiter=",", skiprows=1)[1]
     assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], rel=0.2)
-    assert (losses["bf16-mixed"] != losses["32-true"]).all()
+    assert losses["bf16-mixed"] != losses["32-true"]
