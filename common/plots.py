@@ -150,11 +150,14 @@ def draw_conditions(path: Path, results: dict[str, dict], title: str, caption: s
             rows = np.arange(len(keys)) + 0.24 * (index - (len(results) - 1) / 2)
             style: dict[str, Any] = {"color": LINES[name][0], "marker": "os"[index % 2], "label": model_name(name)}
             axes.errorbar(values, rows, xerr=[values - low, high - values], linestyle="", capsize=2, **style)
-        axes.axvline(0.1, color="0.6", linestyle=":", label="chance")
-        labels = ["clean" if key == "test_acc" else key.removesuffix("_acc").replace("_", " ") for key in keys]
-        axes.set_yticks(range(len(keys)), labels)
+        labels = [re.sub(r"(\d+)(db|ms)", r"\1 \2", key.removesuffix("_acc").replace("_", " ")) for key in keys]
+        axes.set_yticks(range(len(keys)), ["clean", *(label.replace("db", "dB") for label in labels[1:])])
         axes.invert_yaxis()
-        axes.set(xlim=(0, 1.02), xlabel="accuracy")
+        lowest = min(numbers[f"{key}_ci95"][0] for numbers in results.values() for key in keys)
+        left = max(0, np.floor(20 * lowest - 1) / 20)
+        if left < 0.1:
+            axes.axvline(0.1, color="0.6", linestyle=":", label="chance")
+        axes.set(xlim=(left, 1.005), xlabel="accuracy")
         axes.grid(axis="x", color="0.93")
         figure.legend(loc="outside right center")
 

@@ -100,7 +100,10 @@ def _draw_filters(axes: Axes, filters: Tensor) -> None:
     axes.plot(*after, "o", color="black", markersize=5, label="after training")
     axes.set_xscale("function", functions=(_mel, _hertz))
     axes.set_yscale("log")
-    for axis, ticks in ((axes.xaxis, (100, 500, 1000, 2000, 4000, 8000)), (axes.yaxis, (50, 100, 200, 400, 800, 1600))):
+    for axis, ticks in (
+        (axes.xaxis, (100, 500, 1000, 2000, 4000, 8000)),
+        (axes.yaxis, (25, 50, 100, 200, 400, 800, 1600, 3200)),
+    ):
         axis.set_ticks(ticks, [f"{tick:,}" for tick in ticks])
         axis.set_minor_locator(NullLocator())
     low, high = min(before[1].min(), after[1].min()), max(before[1].max(), after[1].max())

@@ -39,12 +39,13 @@ class Explanation(NamedTuple):
 def filter_shape(filters: Tensor) -> tuple[Tensor, Tensor]:
     """Centre frequency and bandwidth of filters at 16 kHz, in Hz: [C, size] -> [C], [C].
 
-    The centre is the peak of the power spectrum. The bandwidth is that of a rectangle with the same peak and the same
-    power (the equivalent rectangular bandwidth).
+    Half of a filter's power lies below its centre, and half of it in the bandwidth, between the quartiles. A little
+    power far away, such as at 0 Hz, moves the median less than a mean, and cannot make it jump like a peak.
     """
     power = torch.fft.rfft(filters, n=SAMPLE_RATE).abs().square()  # [C, K], one bin per Hz
-    peak, centre = power.max(dim=1)
-    return centre.float(), power.sum(dim=1) / peak
+    below = power.cumsum(dim=1) / power.sum(dim=1, keepdim=True)
+    low, centre, high = ((below < share).sum(dim=1).float() for share in (0.25, 0.5, 0.75))  # [C] each
+    return centre, high - low
 
 
 def clips_of_each_digit(data: SpokenDigits, count: int) -> Batch:

@@ -131,6 +131,22 @@ def test_bars_show_accuracies_and_their_intervals(tmp_path, drawn):
     assert np.allclose([line[:, 1] for line in axes.collections[0].get_segments()], [[0.4, 0.7], [0.8, 1.0]])
 
 
+def test_conditions_are_drawn_in_their_order_with_intervals_and_chance_where_it_is_near(tmp_path, drawn):
+    def numbers(accuracy: float) -> dict:
+        keys = ("val", "test", "white_20db", "reverb_300ms")
+        return {f"{key}_{part}": value for key in keys for part, value in (("acc", accuracy), ("acc_ci95", [0.7, 0.9]))}
+
+    plots.draw_conditions(tmp_path / "a.png", {"1d": numbers(0.8), "2d": numbers(0.85)}, *TITLES)
+    axes = drawn[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["clean", "white 20 dB", "reverb 300 ms"]
+    assert axes.get_xlim()[0] == pytest.approx(0.65) and axes.yaxis_inverted() and len(axes.containers) == 2
+    segments = axes.containers[0].lines[2][0].get_segments()
+    assert np.allclose([line[:, 0] for line in segments], [[0.7, 0.9]] * 3)
+    low = {key: 0.1 if key.endswith("acc") else [0.0, 0.2] for key in numbers(0.1)}
+    plots.draw_conditions(tmp_path / "b.png", {"1d": low}, *TITLES)
+    assert "chance" in drawn[1].axes[0].get_legend_handles_labels()[1]
+
+
 def test_detection_errors_are_drawn_as_normal_deviates(tmp_path, drawn):
     scores = np.linspace(6, -6, 300_000)
     curve = Verification(norm.sf(scores), norm.cdf(scores, 1), 0.3085, 0.5, [0.2, 0.41])

@@ -62,8 +62,8 @@ def test_a_sinusoid_under_a_gaussian_window_has_its_frequency_and_the_bandwidth_
     wave = torch.cos(2 * math.pi * centre * time + 0.7) * torch.exp(-0.5 * (time / deviation) ** 2)
     found, bandwidth = filter_shape(torch.stack([wave, 3 * wave]))
     assert found.tolist() == pytest.approx([centre] * 2, abs=3)
-    # The power spectrum is a Gaussian of deviation 1 / (sqrt(8) pi t), and its area is sqrt(2 pi) deviations wide.
-    assert bandwidth.tolist() == pytest.approx([1 / (2 * math.sqrt(math.pi) * deviation)] * 2, rel=0.02)
+    # The power spectrum is a Gaussian of deviation 1 / (sqrt(8) pi t), whose quartiles are 1.349 deviations apart.
+    assert bandwidth.tolist() == pytest.approx([1.349 / (math.sqrt(8) * math.pi * deviation)] * 2, rel=0.05)
 
 
 def test_the_initial_filters_rise_in_frequency_and_get_wider():
