@@ -29,7 +29,7 @@ from common.networks import LogMelStatistics
 from common.plots import draw_bars, draw_learning_curves
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
-from common.speakers import store_whitening
+from common.speaker_space import store_speaker_space
 from common.training import fit
 
 
@@ -45,7 +45,7 @@ def main(settings: Settings) -> None:
     (statistics, _), *_ = probe(embed_sets(LogMelStatistics(), data), data).values()
     history = fit(model, data, run, "checkpoints", label="contrastive")
     embedded = embed_sets(model.embedder, data)
-    store_whitening(run.folder / "checkpoints" / "best.ckpt", embedded[0])  # for common.voice.identify
+    store_speaker_space(run.folder / "checkpoints" / "best.ckpt", embedded[0])  # for common.voice.identify
 
     results, controls = {}, {}
     for name, (result, correct) in probe(embedded, data).items():

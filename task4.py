@@ -21,7 +21,8 @@ from common.networks import ContrastiveNetwork
 from common.plots import draw_confusion, draw_det
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
-from common.speakers import halves, identify, split_by_digit, verify, whiten
+from common.speaker_space import to_speaker_space
+from common.speakers import halves, identify, split_by_digit, verify
 
 
 def main(settings: Settings) -> None:
@@ -31,7 +32,7 @@ def main(settings: Settings) -> None:
     run.open()
 
     train, test = (embed(model.embedder, data.loader(name)) for name in ("train", "test"))
-    test = whiten(train, test)
+    test = to_speaker_space(train, test)
     enrolment, query = halves(test, settings.seed)
     other_digits = split_by_digit(test)
     results, curves = {}, {}

@@ -44,7 +44,8 @@ _MODULES = {
     "run.output": "Run",
     "saliency": "Explanation cell_saliency clips_of_each_digit deletion_curve explain filter_shape",
     "scatter": "draw_embeddings",
-    "speakers": "Verification Whitening equal_error_rate halves identify split_by_digit verify whiten",
+    "speaker_space": "SpeakerSpace to_speaker_space",
+    "speakers": "Verification equal_error_rate halves identify split_by_digit verify",
     "training": "fit",
     "voice.recordings": "read_recording",
 }

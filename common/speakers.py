@@ -5,21 +5,16 @@ All speakers here are test speakers: none of them was in the training of the enc
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
-from common.checkpoints import read_checkpoint, save_checkpoint
 from common.corpus.clips import systematic_sample
 from common.evaluate import Embeddings
 from common.intervals import accuracy_metrics, ci95, resampled_speakers
 from common.run.console import UserError
-from common.run.process import rank_zero_only
 
 NEIGHBOURS = (1, 3, 5, 7, 11, 15)
 ENROLMENT_DIGITS = (0, 1, 2, 3, 4)  # of the text-independent variant; the other five are queried
@@ -81,65 +76,6 @@ def identify(
 
 def _closeness(distances: np.ndarray) -> np.ndarray:
     return 1 / (distances + 1e-6)
-
-
-class Whitening(TransformerMixin, BaseEstimator):
-    """Centres embeddings and equalises most of their variances, by the clips that it was fitted on.
-
-    A few strong axes carry the digits and dominate the many weak ones that carry the voice. Dividing by the standard
-    deviation along each principal axis (full whitening) would amplify the axes that carry nothing just as much. The
-    power between was chosen on the training speakers; no label is used.
-
-    Args:
-        power: of the variance; 0 only rotates, 0.5 whitens fully.
-
-    Attributes:
-        mean_: [D].
-        covariance_: [D, D].
-    """
-
-    def __init__(self, power: float = 0.35) -> None:
-        self.power = power
-
-    def fit(self, z: np.ndarray, y: None = None) -> "Whitening":
-        """Learn mean and covariance of embeddings [n, D]; n must be at least 2."""
-        self.mean_, self.covariance_ = z.mean(axis=0), np.cov(z, rowvar=False)
-        return self
-
-    def transform(self, z: np.ndarray) -> np.ndarray:
-        """Embeddings [n, D] along the principal axes, centred and partly whitened: [n, D]."""
-        variance, axes = np.linalg.eigh(self.covariance_)  # [D], [D, D]
-        # An axis without variance leaves nothing to divide by. If all clips are the same, none has any.
-        floor = 0.01 * variance.mean() or 1.0
-        return (z - self.mean_) @ axes / (variance.clip(min=0) + floor) ** self.power
-
-
-def load_whitening(path: Path) -> Whitening:
-    """The whitening of both embeddings that ``store_whitening`` added to task 2's checkpoint.
-
-    Raises:
-        UserError: it is not there, because the training was stopped before its end.
-    """
-    whitening = Whitening()
-    try:
-        whitening.mean_, whitening.covariance_ = (part.double().numpy() for part in read_checkpoint(path)["whitening"])
-    except Exception as error:
-        message = f"{path}: no statistics of its training embeddings; make it with `python task2.py`"
-        raise UserError(message) from error
-    return whitening
-
-
-@rank_zero_only
-def store_whitening(path: Path, train: Embeddings) -> None:
-    """Fit the whitening of both embeddings and add it to task 2's checkpoint, for ``common.voice.identify``."""
-    checkpoint, whitening = read_checkpoint(path), Whitening().fit(train.z["concat"])
-    checkpoint["whitening"] = [torch.from_numpy(part).float() for part in (whitening.mean_, whitening.covariance_)]
-    save_checkpoint(checkpoint, path)
-
-
-def whiten(train: Embeddings, test: Embeddings) -> Embeddings:
-    """The test embeddings of each format, whitened by the training clips."""
-    return test._replace(z={name: Whitening().fit(z).transform(test.z[name]) for name, z in train.z.items()})
 
 
 def halves(embeddings: Embeddings, seed: int) -> tuple[Embeddings, Embeddings]:

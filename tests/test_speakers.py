@@ -4,13 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
-from sklearn.base import clone
 from sklearn.metrics import auc, roc_curve
 
 from common.evaluate import Embeddings
 from common.intervals import accuracy_metrics
 from common.run.console import UserError
-from common.speakers import Whitening, equal_error_rate, halves, identify, split_by_digit, verify, whiten
+from common.speakers import equal_error_rate, halves, identify, split_by_digit, verify
 
 
 def points(z, speaker, digit=None) -> Embeddings:
@@ -73,45 +72,6 @@ def test_speakers_with_digits_on_one_side_only_are_left_out():
     enrolment, query = split_by_digit(numbered([0, 0, 1, 2], [low, high, low, high]))
     assert (indices(enrolment), indices(query)) == ([0], [1])
     assert split_by_digit(numbered([1, 2], [low, high])) is None
-
-
-# --- whitening
-
-
-def stretched(seed: int, rows: int = 500) -> Embeddings:
-    """Normal points with variances of 100, 1 and 0, rotated in a plane and away from the origin."""
-    x = np.random.default_rng(seed).normal(size=(rows, 3)) * [10, 1, 0]
-    rotation = np.array([[0.6, 0.8, 0], [-0.8, 0.6, 0], [0, 0, 1]])
-    return points(x @ rotation + [3, -5, 2], np.arange(rows) % 4)
-
-
-@pytest.mark.parametrize("power", [0.0, 0.35, 0.5])
-def test_whitening_equalises_the_variances_as_far_as_its_power_says(power):
-    x = stretched(0).z["1d"]
-    variance = np.linalg.eigvalsh(np.cov(x, rowvar=False)).clip(min=0)
-    z = Whitening(power).fit_transform(x)
-    covariance = np.cov(z, rowvar=False)
-    np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-9)
-    np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-6)
-    expected = variance / (variance + 0.01 * variance.mean()) ** (2 * power)
-    np.testing.assert_allclose(np.diag(covariance), expected, atol=1e-6)
-
-
-def test_whitening_is_a_scikit_learn_transformer():
-    whitening = clone(Whitening(0.2)).fit(stretched(0).z["1d"])
-    assert whitening.get_params() == {"power": 0.2} and not hasattr(clone(whitening), "mean_")
-    assert 0 < Whitening().power < 0.5, "the default whitens in part"
-    assert not Whitening().fit_transform(np.full((4, 3), 0.7)).any(), "equal clips have no variance to divide by"
-
-
-def test_test_clips_are_whitened_by_the_training_clips_alone_and_without_labels():
-    train, test = stretched(0), stretched(1, rows=20)
-    together = whiten(train, test)
-    one_by_one = np.concatenate([whiten(train, test.take(np.array([i]))).z["1d"] for i in range(20)])
-    np.testing.assert_allclose(together.z["1d"], one_by_one)
-    np.testing.assert_array_equal(together.speaker, test.speaker)
-    relabelled = train._replace(speaker=train.speaker[::-1], digit=train.digit + 1)
-    np.testing.assert_array_equal(whiten(relabelled, test).z["1d"], together.z["1d"])
 
 
 # --- identification

@@ -26,7 +26,8 @@ from common.evaluate import embed
 from common.networks import ContrastiveNetwork
 from common.run.cli import Parser, Settings, a_folder, number, run
 from common.run.console import UserError, printable
-from common.speakers import Verification, equal_error_rate, load_whitening, unit_length
+from common.speaker_space import load_speaker_space
+from common.speakers import Verification, equal_error_rate, unit_length
 from common.voice.recordings import answer, report
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
@@ -71,10 +72,10 @@ class Enrolment:
 
 
 def main(task2_checkpoint: Path, enrol: Path, queries: list[Path], as_json: bool, threshold: float | None) -> None:
-    model, whitening = load(task2_checkpoint, ContrastiveNetwork), load_whitening(task2_checkpoint)
+    model, space = load(task2_checkpoint, ContrastiveNetwork), load_speaker_space(task2_checkpoint)
 
     def embeddings(batches: list[Batch]) -> np.ndarray:
-        return whitening.transform(embed(model.embedder, batches).z["concat"])  # [n, D]
+        return space.transform(embed(model.embedder, batches).z["concat"])  # [n, D]
 
     people = [enrol / name for name in visible_names(enrol) if (enrol / name).is_dir()]
     files = [person / name for person in people for name in visible_names(person) if name.lower().endswith(SUFFIXES)]

@@ -29,7 +29,8 @@ from common.evaluate import Embeddings, embed, linear_probe, tsne
 from common.modules import ContrastiveModel, DigitClassifier
 from common.run.cli import Settings
 from common.run.output import Run
-from common.speakers import halves, identify, verify, whiten
+from common.speaker_space import to_speaker_space
+from common.speakers import halves, identify, verify
 from common.training import fit
 
 EPOCHS = 50  # of task 5
@@ -46,7 +47,7 @@ def clusters(n: int, seed: int, width: int = 256, spread: float = 2.0) -> Embedd
 
 
 def whitened_clusters() -> Embeddings:
-    return whiten(clusters(16_000, 1), clusters(10_000, 3))
+    return to_speaker_space(clusters(16_000, 1), clusters(10_000, 3))
 
 
 def probe() -> str:

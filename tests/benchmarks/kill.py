@@ -3,9 +3,9 @@
 Each round starts a task in an empty folder and kills it with SIGKILL, or with --signal INT presses Ctrl-C, at any
 moment between reading the corpus and writing the metrics. Half of the rounds then do so to a second run. The last run
 is left to finish. Half of the rounds continue with --resume, the others start anew. In the end the metrics (except for
-the seconds), the weights and the whitening must be those of an undisturbed run, the output folder must hold the same
-files and the cache must be equal. A killed run may leave metrics.json complete or absent, never in part. An interrupted
-one must end within 10 seconds with exit code 130, or with 0 if it had finished.
+the seconds), the weights and the speaker space must be those of an undisturbed run, the output folder must hold the
+same files and the cache must be equal. A killed run may leave metrics.json complete or absent, never in part. An
+interrupted one must end within 10 seconds with exit code 130, or with 0 if it had finished.
 
     python tests/benchmarks/kill.py                  60 rounds of task 1
     python tests/benchmarks/kill.py --task 5 --rounds 20
@@ -70,7 +70,7 @@ def results(folder: Path, output: str) -> dict[str, Any]:
     for path in files:
         if path.suffix == ".ckpt":
             checkpoint = torch.load(path, weights_only=True)
-            parts = [*checkpoint["state_dict"].values(), *checkpoint.get("whitening", ())]
+            parts = [*checkpoint["state_dict"].values(), *checkpoint.get("speaker_space", {}).values()]
             tensors[path] = [part.numpy().tobytes() for part in parts]
     # Killed builds leave hidden files, which a run deletes when they are an hour old.
     caches = [path for path in (folder / "data/cache").iterdir() if not path.name.startswith(".")]

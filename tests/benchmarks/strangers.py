@@ -23,7 +23,7 @@ from common.data import SpokenDigits
 from common.evaluate import embed
 from common.modules import ContrastiveModel
 from common.run.cli import Settings, number, run, task_parser
-from common.speakers import load_whitening
+from common.speaker_space import load_speaker_space
 from common.voice.identify import Enrolment
 
 
@@ -46,7 +46,7 @@ def main(draws: int, **flags: Any) -> None:
     data = SpokenDigits(**settings.data)
     model = load(settings.task2_checkpoint, ContrastiveModel, data)
     test = embed(model.embedder, data.loader("test"))
-    z = load_whitening(settings.task2_checkpoint).transform(test.z["concat"])
+    z = load_speaker_space(settings.task2_checkpoint).transform(test.z["concat"])
     rng = np.random.default_rng(settings.seed)
     table = [["people", "clips each", "identified", "rejected", "closest", "expected"]]
     for people in (2, 6):

@@ -15,7 +15,8 @@ from common.data import SpokenDigits
 from common.evaluate import Embeddings, embed
 from common.modules import ContrastiveModel
 from common.run.console import UserError
-from common.speakers import Whitening, equal_error_rate, load_whitening, store_whitening, unit_length
+from common.speaker_space import SpeakerSpace, load_speaker_space, store_speaker_space
+from common.speakers import equal_error_rate, unit_length
 from common.voice.identify import Enrolment
 from common.voice.recordings import read_recording
 
@@ -70,6 +71,7 @@ def test_a_threshold_takes_two_people_and_two_recordings_of_one():
 
 
 TRAINING = np.random.default_rng(0).normal(size=(600, 256)) * np.linspace(0.5, 2, 256) + 0.1  # made-up embeddings
+DIGITS = np.arange(len(TRAINING)) % 3
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def people(tmp_path, monkeypatch):
             soundfile.write(folder / f"{i}.{kind}", tone(frequency * change, 0.4, 22_050), 22_050)
     torch.manual_seed(0)
     save(ContrastiveModel())
-    store_whitening(tmp_path / "best.ckpt", Embeddings({"concat": TRAINING}, np.empty(0), np.empty(0)))
+    store_speaker_space(tmp_path / "best.ckpt", Embeddings({"concat": TRAINING}, DIGITS, np.empty(0)))
     return tmp_path / "people"
 
 
@@ -116,12 +118,14 @@ def test_a_given_threshold_decides_and_serves_one_person_too(people, identify):
     assert identify("--enrol", "strangers", "--threshold=0", "carl.ogg")[1].startswith("carl ")
 
 
-def test_the_similarity_is_that_of_whitened_embeddings_of_both_formats(people, identify):
+def test_the_similarity_is_that_of_both_formats_in_the_speaker_space(people, identify):
     files = [*sorted(people.glob("anna/*")), *sorted(people.glob("ben/*")), "carl.ogg", "ben.flac", "anna.wav"]
     model = load("best.ckpt", ContrastiveModel)
     with torch.no_grad():
         alone = [model(torch.from_numpy(read_recording(file))[None]).values() for file in files]
-    z = unit_length(Whitening().fit(TRAINING).transform(np.array([torch.cat([*pair], dim=1)[0] for pair in alone])))
+    z = unit_length(
+        SpeakerSpace().fit(TRAINING, DIGITS).transform(np.array([torch.cat([*pair], dim=1)[0] for pair in alone]))
+    )
     answers = json.loads(identify("--enrol", "people", "--json", *files[8:])[1])["answers"]
     for answer, query in zip(answers, z[8:], strict=True):
         expected = {"anna": soft_maximum(z[:4] @ query), "ben": soft_maximum(z[4:8] @ query)}
@@ -164,7 +168,7 @@ def test_other_files_are_no_recordings(people, identify):
 )
 def test_an_error_is_one_line(people, identify, folder, checkpoint, message):
     early = torch.load("best.ckpt", weights_only=True)
-    del early["whitening"]
+    del early["speaker_space"]
     torch.save(early, "early.ckpt")
     code, out, _ = identify("--enrol", folder, "--task2-checkpoint", f"{checkpoint}.ckpt", "carl.ogg")
     assert out == "" and isinstance(code, str) and message in code and "\n" not in code
@@ -172,7 +176,7 @@ def test_an_error_is_one_line(people, identify, folder, checkpoint, message):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork")
-def test_the_checkpoint_of_task_2_holds_the_whitening_of_its_training_clips(
+def test_the_checkpoint_of_task_2_holds_the_speaker_space_of_its_training_clips(
     tmp_path, monkeypatch, write_tones, run_here, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -182,5 +186,6 @@ def test_the_checkpoint_of_task_2_holds_the_whitening_of_its_training_clips(
     code, out, _ = run_command(run_here, capsys, "identify", "--enrol", "tones", "tones/carl/3_carl_0.wav")
     assert code == 0 and out.startswith("carl"), "the query is among the enrolled recordings"
     path = tmp_path / "task2_contrastive/checkpoints/best.ckpt"
-    z = embed(load(path, ContrastiveModel).embedder, SpokenDigits("tones").loader("train")).z["concat"]
-    assert np.allclose(load_whitening(path).covariance_, np.cov(z.T), atol=1e-5)
+    train = embed(load(path, ContrastiveModel).embedder, SpokenDigits("tones").loader("train"))
+    expected = SpeakerSpace().fit(train.z["concat"], train.digit)
+    assert np.allclose(load_speaker_space(path).covariance_, expected.covariance_, atol=1e-5)
