@@ -40,7 +40,13 @@ STYLE = {
 # Okabe and Ito's colours without yellow, which is too light on white.
 BLUE, GREEN, ORANGE = "#0072B2", "#009E73", "#D55E00"
 COLORS = (BLUE, "#E69F00", GREEN, "#CC79A7", "#56B4E9", ORANGE, "#000000")
-LINES = {"1d": (BLUE, "-"), "2d": (ORANGE, "--"), "concat": (GREEN, "-.")}
+LINES = {
+    "1d": (BLUE, "-"),
+    "2d": (ORANGE, "--"),
+    "concat": (GREEN, "-."),
+    "untrained": ("0.7", ":"),
+    "logmel": ("0.4", ":"),
+}
 MORE_FONTS = re.compile("CJK|PingFang|YaHei|WenQuanYi|Arial Unicode")
 ERROR_RATES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)  # on the axes of a detection error trade-off
 MAX_CLASSES = 26  # of a confusion matrix that has room for every number and name
@@ -197,7 +203,7 @@ def draw_det(path: Path, curves: dict[str, Verification | None], title: str, cap
     """Draw detection error trade-offs on normal-deviate axes (Martin et al., Eurospeech 1997), with the EERs marked.
 
     Args:
-        curves: {"1d", "2d" or "concat": its error rates, or None if they could not be measured}.
+        curves: {"1d", "2d", "concat" or a control: its error rates, or None if they could not be measured}.
     """
     ticks = ndtri(ERROR_RATES)
     with picture(path, 5.8, 6, title, caption) as figure:

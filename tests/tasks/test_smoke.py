@@ -48,7 +48,11 @@ CONDITIONS = "white_20db white_10db white_0db babble_20db babble_10db reverb_300
 MEASURES = {
     "task1_supervised": (["1d", "2d"], f"val test {CONDITIONS}", {"val_loss", "test_loss", *CALIBRATION}),
     "task2_contrastive": ([*FORMATS, *(f"untrained_{name}" for name in FORMATS), "logmel"], "train val test", {"C"}),
-    "task4_biometrics": (FORMATS, "test text_independent", {"test_k", "text_independent_k", "eer"}),
+    "task4_biometrics": (
+        [*FORMATS, "untrained", "logmel"],
+        "test text_independent",
+        {"test_k", "text_independent_k", "eer"},
+    ),
     "task5_finetune": (CONFIGURATIONS, "val test", {"val_loss", "test_loss", *CALIBRATION}),
 }
 CLIPS = {"train": 160, "val": 40, "test": 100}
