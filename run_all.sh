@@ -10,17 +10,23 @@ if [ $# -lt 2 ] || [ "${1#-}" != "$1" ] || [ "${2#-}" != "$2" ]; then
     exit 2
 fi
 flags=(--ratio "$1" --epochs "$2" "${@:3}")
+absolute() { if [[ $1 == /* || -z $1 ]]; then printf %s "$1"; else printf %s "$PWD/$1"; fi; }
 seeds= others=() before=
 for flag in "${@:3}"; do
     if [[ $before == --data-dir ]]; then
-        flag=$(realpath -- "$flag")  # each seed has a folder of its own
+        flag=$(absolute "$flag")  # each seed has a folder of its own
     elif [[ $flag == --data-dir=* ]]; then
-        flag=--data-dir=$(realpath -- "${flag#*=}")
+        flag=--data-dir=$(absolute "${flag#*=}")
     fi
     if [[ $before == --seeds || $flag == --seeds=* ]]; then
         seeds=${flag#--seeds=}
         if ! [[ $seeds =~ ^[0-9]+(,[0-9]+)*$ ]]; then
             echo "run_all.sh: error: --seeds: expected whole numbers such as 1,2,3, got $seeds" >&2
+            exit 2
+        fi
+        seeds=$(for seed in ${seeds//,/ }; do echo $((10#$seed)); done)  # 01 is 1
+        if [ -n "$(sort <<<"$seeds" | uniq -d)" ]; then
+            echo "run_all.sh: error: --seeds: a seed is named twice, which would tell nothing new" >&2
             exit 2
         fi
     elif [[ $flag != --seeds ]]; then
@@ -50,7 +56,7 @@ fi
 if [ -n "$seeds" ]; then
     mkdir -p data  # one cache and one download for all
     folders=()
-    for seed in ${seeds//,/ }; do
+    for seed in $seeds; do
         mkdir -p "seed$seed"
         [ -e "seed$seed/data" ] || ln -s ../data "seed$seed/data"
         echo "=== seed $seed"

@@ -65,7 +65,7 @@ def random_channel(wave: Tensor, room: bool = False) -> Tensor:
     multiplied by a smooth curve; either way, some clips get coloured noise.
     """
     size = wave.shape[1]
-    length = size + (size // 4 if room else 0)  # zeros follow, in which the reverberation of the end dies away
+    length = size + (size // 4 if room else 0)  # most of the reverberation of the end dies away in zeros
     spectrum = torch.fft.rfft(wave, n=length)  # [B, K]
     gains = random_equaliser(spectrum, EQUALISER_DB)
     if room:

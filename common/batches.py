@@ -59,19 +59,22 @@ class Examples(Dataset):
 
 
 class Passes(DistributedSampler):
-    """Several passes through the clips in one epoch, each in an order of its own."""
+    """``length`` rows for each process and epoch: as many passes through the clips as that takes, the last cut short.
 
-    def __init__(self, passes: int, *args: Any, **options: Any) -> None:
+    Each pass has an order of its own.
+    """
+
+    def __init__(self, length: int, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.passes = passes
+        self.length = length
 
     def __iter__(self) -> Iterator[int]:
-        epoch, rows = self.epoch, []
-        for index in range(self.passes):
-            self.epoch = epoch * self.passes + index  # it decides the order
+        epoch, rows, passes = self.epoch, [], -(-self.length // super().__len__())
+        for index in range(passes):
+            self.epoch = epoch * passes + index  # it decides the order
             rows += list(super().__iter__())
         self.epoch = epoch
-        return iter(rows)
+        return iter(rows[: self.length])
 
     def __len__(self) -> int:
-        return super().__len__() * self.passes
+        return self.length

@@ -1,8 +1,8 @@
 """Conditions that test clips are heard under: noise, other voices, rooms, telephone.
 
-None of them is made the way training's augmentation is (``common.augmentation``): voices are those of test speakers,
-rooms come from the image-source method, the telephone is a filter in time, and all random numbers have a seed of their
-own. Axes: B batch, N samples.
+Rooms and voices are made by other methods than in training's augmentation (``common.augmentation``): voices are those
+of test speakers, rooms come from the image-source method, the telephone is a filter in time. White noise is one of the
+colours of training's noise. All random numbers have a seed of their own. Axes: B batch, N samples.
 """
 
 import functools
@@ -58,7 +58,7 @@ def add_white_noise(speech: np.ndarray, snr_db: float, random: np.random.Generat
 def add_babble(
     speech: np.ndarray, clips: Examples, snr_db: float, speaker: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Six other clips at once, of other speakers if there are any, at ``snr_db`` below the speech: [B, N]."""
+    """Six random clips at once, of other speakers if there are any, at ``snr_db`` below the speech: [B, N]."""
     babble = np.zeros(speech.shape)
     for row, own in enumerate(speaker):
         others = np.flatnonzero(clips.speaker.numpy() != own)

@@ -5,6 +5,7 @@ python -m common.data      shows, downloads or synthesises a corpus, see common.
 
 import copy
 import functools
+import hashlib
 import math
 import os
 from pathlib import Path
@@ -76,7 +77,7 @@ class SpokenDigits:
         # Clips that lie on the device need no loader processes.
         self.num_workers = 0 if isinstance(waves, Tensor) else min(num_workers, spare_cores(self.device))
         self.split = split_clips(self.cached.clips, seed, fold)
-        steps = max(MIN_STEPS, len(self.split.train) // batch_size)  # of an epoch
+        self.steps = _steps(-(-len(self.split.train) // processes), batch_size)
         if label_ratio < 1:  # whoever has few labels has few for validation too
             train, val = (
                 rows[stratified_sample([self.cached.clips[row] for row in rows], label_ratio, seed)]
@@ -88,8 +89,7 @@ class SpokenDigits:
             few = f"{counts[0]} training and {counts[1]} validation clips are too few for {processes} process(es)"
             raise UserError(f"{few}; raise --ratio or --label-ratio, or lower --devices")
         # With few clips, an epoch is several passes through them, and a batch at most one of these.
-        self.train_batch_size = min(batch_size, counts[0])
-        self.passes = math.ceil(steps * self.train_batch_size / counts[0])
+        self.train_batch_size = min(batch_size, counts[0] // processes)
         self.speakers = speaker_names(self.cached.clips)
         digit = np.array([clip.digit for clip in self.cached.clips])  # [clips]
         index = {name: i for i, name in enumerate(self.speakers)}
@@ -110,6 +110,7 @@ class SpokenDigits:
             "ignored": self.corpus.ignored,  # files that are not clips
             "speakers": len(self.speakers),
             "train_speakers": self.names("train", "val"),
+            "split": hashlib.sha256(repr([part.tolist() for part in self.split]).encode()).hexdigest()[:16],
         }
 
     def names(self, *sets: str) -> list[str]:
@@ -155,13 +156,21 @@ class SpokenDigits:
 
         With few clips, an epoch passes through them several times, see ``MIN_STEPS``.
         """
-        sampler = Passes(self.passes, self.examples["train"], processes, rank, seed=self.seed)
+        length = self.steps * self.train_batch_size
+        sampler = Passes(length, self.examples["train"], processes, rank, seed=self.seed)
         sampler.set_epoch(epoch)  # Lightning counts on, but in a resumed training only after workers have begun to read
         return self.loader("train", sampler, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
         """The validation clips, in one order that is shuffled by the seed."""
         return self.loader("val", workers=self.num_workers)
+
+
+def _steps(clips: int, batch_size: int) -> int:
+    """Steps of an epoch that passes through ``clips`` once, or, if they are few, until it has ``MIN_STEPS``."""
+    batch = min(batch_size, clips)
+    passes = math.ceil(max(MIN_STEPS, clips // batch_size) * batch / clips)
+    return passes * clips // batch
 
 
 def pick_device(accelerator: str) -> torch.device:

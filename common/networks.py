@@ -142,7 +142,7 @@ class ContrastiveNetwork(nn.Module):
 
     def __init__(self, augment: str = "both") -> None:
         super().__init__()
-        # No rooms: they teach the digits to hold, but embeddings that ignore them tell voices apart less well.
+        # No rooms: they make the recognition of digits robust, but embeddings that ignore them tell voices apart worse.
         self.embedder = Embedder(("1d", "2d"), augment)
         self.projections = nn.ModuleDict({name: projection_head() for name in self.embedder.encoders})
 

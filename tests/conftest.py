@@ -65,7 +65,9 @@ def make_settings() -> Callable[..., Settings]:
 @pytest.fixture(scope="session")
 def make_run(make_settings) -> Callable[..., Run]:
     """A function that gives a run in a folder, with settings as in ``make_settings``; nothing is written yet."""
-    return lambda folder, **overrides: Run(make_settings(output_dir=folder, **overrides), {"fingerprint": "tones"}, {})
+    return lambda folder, **overrides: Run(
+        make_settings(output_dir=folder, **overrides), {"fingerprint": "tones", "split": "s"}, {}
+    )
 
 
 @pytest.fixture

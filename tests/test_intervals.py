@@ -16,7 +16,7 @@ def test_an_accuracy_comes_with_its_clips_its_interval_and_its_worst_speaker():
     metrics = accuracy_metrics("test", correct, speaker, names="abcdefghij")
     low, high = metrics.pop("test_acc_ci95")
     assert metrics == {"test_acc": 0.8, "test_clips": 30, "worst_speaker_acc": 0.6, "worst_speaker": "h"}
-    assert 0.6 <= low < 0.7 and 0.9 < high <= 1.0
+    assert 0.2 < low < 0.4 and high == 1.0, "three speakers say little"
     others = accuracy_metrics("val", correct, speaker)
     assert others["val_worst_speaker"] == "7" and others["val_worst_speaker_acc"] == 0.6
 
@@ -37,7 +37,7 @@ def test_one_speaker_who_fails_gives_a_wide_interval():
     assert accuracy_metrics("test", one_fails, speaker)["worst_speaker_acc"] == 0
 
 
-@pytest.mark.parametrize("speakers", [13, 20, 60])
+@pytest.mark.parametrize("speakers", [2, 3, 5, 13, 20, 60])
 def test_the_interval_covers_the_truth_in_about_95_of_100_experiments(speakers):
     rng, hits, experiments = np.random.default_rng(speakers), 0, 400
     for _ in range(experiments):
@@ -46,7 +46,7 @@ def test_the_interval_covers_the_truth_in_about_95_of_100_experiments(speakers):
         speaker = np.repeat(np.arange(speakers), clips)
         low, high = mean_ci95(rng.random(len(speaker)) < ability[speaker], speaker)
         hits += low <= 0.8 <= high
-    assert 0.92 < hits / experiments < 0.985
+    assert 0.9 < hits / experiments < 0.985
 
 
 def test_one_speaker_says_nothing_about_others():

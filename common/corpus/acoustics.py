@@ -1,9 +1,9 @@
 """What turns a synthetic voice into a recording: a room, a microphone and background sound for each speaker.
 
 Without them the sixty made-up people differ by little but their voices, and a linear probe tells the digits apart on
-filters that were never trained. Nothing is shared with the training augmentation, neither methods nor random numbers,
-so that no encoder is trained on the very changes that it is tested on. The ranges below were chosen on a tenth of the
-corpus, so that trained encoders know the digits much better than untrained ones at noise levels of ordinary rooms.
+filters that were never trained. No random numbers are shared with the training augmentation, though its coloured noise
+is made in a similar way. The ranges below were chosen on a tenth of the corpus, so that trained encoders know the
+digits much better than untrained ones at noise levels of ordinary rooms: on this corpus that is no finding.
 """
 
 import math

@@ -10,11 +10,13 @@ import argparse
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from common.report.texts import TASKS
 from common.run.console import align, is_detail, model_name, printable, set_up_output
 from common.run.files import read_json
+
+RECORDED = {"seed", "corpus", "fingerprint", "clips"}  # what a run must say of itself
 
 
 def merge(runs: list[dict[str, Any]], only: list[str] | None = None) -> dict[str, dict[str, str]]:
@@ -25,7 +27,7 @@ def merge(runs: list[dict[str, Any]], only: list[str] | None = None) -> dict[str
     """
     merged: dict[str, dict[str, str]] = {}
     for model in (key for key in runs[0] if key != "run"):
-        rows = [run.get(model, {}) for run in runs]
+        rows = [row if isinstance(row := run.get(model), dict) else {} for run in runs]
         measures = [key for key in rows[0] if not is_detail(key) and (only is None or key in only)]
         measures = [key for key in measures if all(_is_number(row.get(key)) for row in rows)]
         merged[model] = {key: _cell(key, rows) for key in measures}
@@ -34,11 +36,12 @@ def merge(runs: list[dict[str, Any]], only: list[str] | None = None) -> dict[str
 
 def _cell(key: str, rows: list[dict]) -> str:
     values = [row[key] for row in rows]
-    shown = f"{statistics.mean(values):.3f}"
+    mean = statistics.mean(values)
+    shown = f"{mean:.3f}" if mean == 0 or abs(mean) >= 0.01 else f"{mean:g}"
     if len(values) > 1:
         shown += f" ± {statistics.stdev(values):.3f}"
     intervals = [row.get(f"{key}_ci95") for row in rows]
-    if all(intervals):
+    if all(isinstance(interval, list) and len(interval) == 2 for interval in intervals):
         low, high = (statistics.mean(ends) for ends in zip(*intervals, strict=True))
         shown += f" [{low:.3f}, {high:.3f}]"
     return shown
@@ -65,14 +68,23 @@ def main(folders: list[Path], only: list[str] | None = None) -> None:
     shown = False
     for task in TASKS:
         runs = [read_json(folder / task / "metrics.json", None) for folder in folders]
-        if all(isinstance(run, dict) and "run" in run for run in runs):
-            print(*table(task, runs, only), sep="\n")
+        if all(isinstance(run, dict) and set(run.get("run") or ()) >= RECORDED for run in runs):
+            records = [run["run"] for run in runs]
+            if len({record["seed"] for record in records}) < len(records):
+                _end(f"{task}: two of the runs have the same seed")
+            if len({(record["corpus"], record["fingerprint"]) for record in records}) > 1:
+                _end(f"{task}: the runs are of different corpora")
+            lines = table(task, runs, only)
+            print(*lines, sep="\n")
             shown = True
     if not shown:
-        names = printable(", ".join(map(str, folders)))
-        sys.exit(f"python -m common.report.seeds: error: no task has metrics in all of {names}; run them first")
-    explained = "[95% interval over speakers, mean of the seeds]"
-    print(f"Mean ± standard deviation (ddof 1) over n = {len(folders)} seeds {explained}.")
+        _end(f"no task has metrics in all of {', '.join(map(str, folders))}; run them first")
+    seeds = f"mean ± standard deviation (ddof 1) over n = {len(folders)} seeds" if len(folders) > 1 else "one seed"
+    print(f"{seeds[0].upper()}{seeds[1:]} [95% interval over speakers{', mean of the seeds' * (len(folders) > 1)}].")
+
+
+def _end(problem: str) -> NoReturn:
+    sys.exit(printable(f"python -m common.report.seeds: error: {problem}"))
 
 
 if __name__ == "__main__":

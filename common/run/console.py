@@ -84,7 +84,9 @@ def is_detail(key: str) -> bool:
 def score(numbers: dict, key: str) -> str:
     """One of a model's numbers, with its 95% interval, its number of clips and its worst speaker if it has them."""
     value = numbers.get(key)
-    shown = f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
+    shown = "" if value is None else str(value)
+    if isinstance(value, float):
+        shown = f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:g}"
     if interval := numbers.get(f"{key}_ci95"):
         low, high = interval
         shown += f" [{low:.3f}, {high:.3f}]"

@@ -138,7 +138,11 @@ def _earlier_record(metrics: Path) -> Any:
 def _what_decides(record: dict[str, Any]) -> dict[str, Any]:
     """What the results of a run depend on: its flags and input files."""
     arguments = {f"--{name.replace('_', '-')}": value for name, value in record["arguments"].items()}
-    inputs = {"corpus": record["fingerprint"], "task 2's encoders": record["task2_checkpoint"]}
+    inputs = {
+        "corpus": record["fingerprint"],
+        "split": record["split"],
+        "task 2's encoders": record["task2_checkpoint"],
+    }
     return {name: value for name, value in (arguments | inputs).items() if name not in WITHOUT_INFLUENCE}
 
 

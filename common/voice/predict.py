@@ -3,8 +3,8 @@
 Prints a line per file: digit, confidence, file. A recording holds one spoken digit, in WAV, FLAC, OGG, MP3 or another
 format that libsndfile reads, 4 to 384 kHz, mono or stereo, at most 30 s. The second with the most energy is used.
 
-The confidence is the largest softmax probability. For digits it is about the probability of being right (it was
-calibrated on held-out clips), but other words get a digit too.
+The confidence is the largest softmax probability, calibrated on held-out clips of the training speakers. It is not the
+probability of being right: strangers are harder, and other words get a digit too.
 
 A file that cannot be used is reported on stderr; the others are still predicted, and the exit code is 1.
 

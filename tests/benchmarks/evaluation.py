@@ -51,7 +51,7 @@ def whitened_clusters() -> Embeddings:
 
 
 def probe() -> str:
-    result = linear_probe("concat", clusters(16_000, 1), clusters(4_000, 2), clusters(10_000, 3))
+    result, _ = linear_probe("concat", clusters(16_000, 1), clusters(4_000, 2), clusters(10_000, 3))
     return f"accuracy {result['test_acc']:.4f}, C {result['C']}"
 
 

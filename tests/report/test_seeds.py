@@ -12,7 +12,7 @@ def write(folder: Path, seed: int, accuracy: float, task: str = "task1_supervise
     (folder / task).mkdir(parents=True, exist_ok=True)
     model = {"test_acc": accuracy, "test_acc_ci95": [accuracy - 0.2, accuracy + 0.1], "test_clips": 50} | more
     model |= {"worst_speaker": "03", "worst_speaker_acc": 0.1}
-    run = {"seed": seed, "corpus": "tones", "clips": {"test": 50}}
+    run = {"seed": seed, "corpus": "tones", "fingerprint": "abc", "clips": {"test": 50}}
     (folder / task / "metrics.json").write_text(json.dumps({"1d": model, "2d": model, "run": run}))
     return folder
 
@@ -46,3 +46,17 @@ def test_folders_without_results_are_named_in_one_line(tmp_path):
 def test_only_the_measures_that_were_asked_for_are_shown(tmp_path, capsys):
     seeds.main([write(tmp_path / "a", 1, 0.5, loss=0.25, k=3)], only=["loss"])
     assert "0.250" in (out := capsys.readouterr().out) and "test_acc" not in out and "3.000" not in out
+
+
+def test_runs_that_cannot_be_averaged_are_named_in_one_line(tmp_path):
+    first, again, other = (write(tmp_path / name, seed, 0.5) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    with pytest.raises(SystemExit, match="two of the runs have the same seed"):
+        seeds.main([first, again])
+    path = other / "task1_supervised/metrics.json"
+    path.write_text(path.read_text().replace("abc", "xyz"))
+    with pytest.raises(SystemExit, match="different corpora"):
+        seeds.main([first, other])
+    for broken in ('{"run": null}', '{"run": {}}', '{"1d": null, "run": {"seed": 3}}', "[]"):
+        path.write_text(broken)
+        with pytest.raises(SystemExit, match="no task has metrics"):
+            seeds.main([other])

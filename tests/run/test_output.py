@@ -16,7 +16,13 @@ from common.run.files import PICTURE_MARK
 from common.run.output import Run
 from common.run.process import rank_zero_only
 
-FACTS = {"corpus": "tones", "fingerprint": "abc", "clips": {"train": 80, "val": 20, "test": 50}, "speakers": 6}
+FACTS = {
+    "corpus": "tones",
+    "fingerprint": "abc",
+    "split": "s",
+    "clips": {"train": 80, "val": 20, "test": 50},
+    "speakers": 6,
+}
 RESULTS = {
     "1d": accuracy_metrics("val", np.arange(20) < 18, np.arange(20) % 2) | {"test_acc": 0.8, "test_clips": 50},
     "2d": {"val_acc": 1.0, "test_acc": 0.9, "test_acc_ci95": [0.786, 0.957], "test_clips": 50, "test_loss": 0.25},
@@ -133,7 +139,7 @@ def test_a_finished_run_is_not_repeated(make_run, tmp_path, capsys):
 
 def test_results_on_another_corpus_or_checkpoint_are_refused(make_run):
     run = make_run()
-    for key, name in (("fingerprint", "corpus"), ("task2_checkpoint", "task 2's encoders")):
+    for key, name in (("fingerprint", "corpus"), ("split", "split"), ("task2_checkpoint", "task 2's encoders")):
         with pytest.raises(UserError, match=rf"is of a run with {name} other \(now {run.record[key]}\); start anew"):
             run.refuse_other_run(Path("metrics.json"), run.record | {key: "other"})
 

@@ -132,7 +132,7 @@ def test_several_seeds_run_in_folders_of_their_own_and_share_data(run_all, tmp_p
         assert (folder / "data").resolve() == tmp_path / "work/data"
 
 
-@pytest.mark.parametrize("words", [["--seeds", "1,x"], ["--seeds=1 2"], ["--seeds", "1,,2"]])
+@pytest.mark.parametrize("words", [["--seeds", "1,x"], ["--seeds=1 2"], ["--seeds", "1,,2"], ["--seeds", "3,03"]])
 def test_seeds_that_are_no_numbers_are_refused(run_all, words):
     code, _, err, log = run_all("1.0", "1", *words)
     assert code == 2 and "--seeds" in err and len(err.splitlines()) == 1 and not log
