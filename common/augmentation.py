@@ -5,6 +5,8 @@ T frames, K frequency bins of a clip's spectrum.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -31,6 +33,20 @@ BABBLE_VOICES = 6  # at most; at least 3
 BAND_SHARE = 0.3
 BAND_LOW, BAND_HIGH = (60.0, 400.0), (2500.0, 7000.0)  # Hz, of the edges
 MASKS, MASK_BANDS, MASK_FRAMES = 2, 8, 12
+
+
+@contextmanager
+def fixed_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from ``seed`` in the ``with`` block, and go on afterwards as if it had not been there."""
+    gpu = torch.get_device_module(device) if device.type != "cpu" else None
+    states = torch.get_rng_state(), gpu.get_rng_state() if gpu else None
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        if gpu:
+            gpu.set_rng_state(states[1])
 
 
 def random_rates(wave: Tensor, max_change: float = MAX_SPEED) -> Tensor:

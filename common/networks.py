@@ -21,7 +21,7 @@ class Embedder(nn.Module):
     """Encoders with their front ends: waveforms in, one embedding per format out.
 
     In training mode each format sees its own augmentation of the clip, except for the speed, which they share. In eval
-    mode nothing is augmented.
+    mode nothing is augmented, unless ``augment`` says so.
 
     Args:
         formats: "1d", "2d" or both.
@@ -43,20 +43,21 @@ class Embedder(nn.Module):
         self.augments_waveform = augment in ("waveform", "both")
         self.augments_spectrogram = augment in ("spectrogram", "both")
 
-    def forward(self, wave: Tensor) -> dict[str, Tensor]:
+    def forward(self, wave: Tensor, augment: bool | None = None) -> dict[str, Tensor]:
+        augment = self.training if augment is None else augment
         wave = to_float(wave)
         # One speed for both formats: it shifts pitch and formants. Matching a clip with itself at another speed would
         # teach the encoders to ignore them, and they are what voices differ in.
-        rates = random_rates(wave) if self.training and self.augments_waveform else None  # [B, 1]
-        return {name: encoder(self._view(wave, rates, name)) for name, encoder in self.encoders.items()}
+        rates = random_rates(wave) if augment and self.augments_waveform else None  # [B, 1]
+        return {name: encoder(self._view(wave, rates, name, augment)) for name, encoder in self.encoders.items()}
 
-    def _view(self, wave: Tensor, rates: Tensor | None, name: str) -> Tensor:
+    def _view(self, wave: Tensor, rates: Tensor | None, name: str, augment: bool) -> Tensor:
         if rates is not None:
             wave = random_channel(warp(wave, rates, random_shifts(wave)), self.room)
         if name == "1d":
             return wave
         log_mel = self.log_mel(wave)  # [B, mel bands, frames]
-        return random_masks(log_mel) if self.training and self.augments_spectrogram else log_mel
+        return random_masks(log_mel) if augment and self.augments_spectrogram else log_mel
 
     def copy_weights(self, other: "Embedder") -> None:
         """Copy the weights and statistics of the encoders that ``other`` shares with this one."""
@@ -115,9 +116,9 @@ class DigitNetwork(nn.Module):
             self.embedder.eval()
         return self
 
-    def forward(self, wave: Tensor) -> Tensor:
+    def forward(self, wave: Tensor, augment: bool | None = None) -> Tensor:
         """Digit logits of waveforms, see ``Embedder``: [B, N] -> [B, 10]."""
-        return self.classify(torch.cat(list(self.embedder(wave).values()), dim=1))
+        return self.classify(torch.cat(list(self.embedder(wave, augment).values()), dim=1))
 
     def classify(self, embedding: Tensor) -> Tensor:
         """Digit logits of embeddings: [B, D] -> [B, 10], D = 128 for each format."""
