@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from common import networks
+from common.augmentation import fixed_random_numbers
 from common.batches import EmbeddedBatch
 from common.modules import ContrastiveModel, DigitClassifier, one_cycle, smoothed_cross_entropy
 from common.networks import Embedder
@@ -75,6 +76,20 @@ def test_epoch_means_count_each_clip_once_also_in_a_small_last_batch():
     assert plain.callback_metrics["val_loss"].item() == pytest.approx(loss.item(), abs=1e-5)
     assert plain.callback_metrics["val_acc"].item() == pytest.approx((logits.argmax(dim=1) == digit).float().mean())
     assert torch.equal(torch.cat(trainer().predict(model, loader)).argmax(dim=1), logits.argmax(dim=1))
+
+
+def test_half_of_the_validation_loss_is_that_of_clips_that_are_augmented_in_the_same_way_each_time():
+    (batch,), model = list(batches(noise(), batch_size=8)), DigitClassifier(("2d",)).eval()
+    state, losses = torch.get_rng_state(), []
+    for _ in range(2):
+        model.validation_step(batch, 3)
+        total, clips = model.sums.pop("val_loss")
+        losses.append((total / clips).item())
+        assert torch.equal(torch.get_rng_state(), state), "training draws from these numbers"
+    clean = smoothed_cross_entropy(model(batch[0]), batch[1]).item()
+    with fixed_random_numbers(3, torch.device("cpu")):
+        augmented = smoothed_cross_entropy(model(batch[0], augment=True), batch[1]).item()
+    assert losses[0] == losses[1] == pytest.approx((clean + augmented) / 2) and abs(clean - augmented) > 1e-3
 
 
 @pytest.mark.parametrize("size, counted", [(3, 6), (8, 8), (16, 8)])
