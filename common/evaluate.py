@@ -16,7 +16,17 @@ from common.intervals import accuracy_metrics
 from common.networks import DigitNetwork, Embedder
 from common.run.console import progress_bar
 
-PROBE_STRENGTHS = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)  # C of scikit-learn: smaller is more regularised
+PROBE_STRENGTHS = (
+    1e-5,
+    1e-4,
+    1e-3,
+    0.01,
+    0.1,
+    1.0,
+    10.0,
+    100.0,
+    1000.0,
+)  # C of scikit-learn: smaller is more regularised
 
 
 class Embeddings(NamedTuple):

@@ -12,7 +12,7 @@ def write(folder: Path, seed: int, accuracy: float, task: str = "task1_supervise
     (folder / task).mkdir(parents=True, exist_ok=True)
     model = {"test_acc": accuracy, "test_acc_ci95": [accuracy - 0.2, accuracy + 0.1], "test_clips": 50} | more
     model |= {"worst_speaker": "03", "worst_speaker_acc": 0.1}
-    run = {"seed": seed, "corpus": "tones", "fingerprint": "abc", "clips": {"test": 50}}
+    run = {"seed": seed, "corpus": "tones", "clips": {"test": 50}}
     (folder / task / "metrics.json").write_text(json.dumps({"1d": model, "2d": model, "run": run}))
     return folder
 
@@ -53,7 +53,7 @@ def test_runs_that_cannot_be_averaged_are_named_in_one_line(tmp_path):
     with pytest.raises(SystemExit, match="two of the runs have the same seed"):
         seeds.main([first, again])
     path = other / "task1_supervised/metrics.json"
-    path.write_text(path.read_text().replace("abc", "xyz"))
+    path.write_text(path.read_text().replace("tones", "other tones"))
     with pytest.raises(SystemExit, match="different corpora"):
         seeds.main([first, other])
     for broken in ('{"run": null}', '{"run": {}}', '{"1d": null, "run": {"seed": 3}}', "[]"):
