@@ -1,4 +1,4 @@
-"""Conditions that test clips are heard under: noise, other voices, rooms, telephone.
+"""Conditions that test clips are heard under: noise, other voices, rooms, telephone, microphones.
 
 Rooms and voices are made by other methods than in training's augmentation (``common.augmentation``): voices are those
 of test speakers, rooms come from the image-source method, the telephone is a filter in time. White noise is one of the
@@ -35,6 +35,11 @@ def conditions(clips: Examples) -> dict[str, Condition]:
     rooms = {f"reverb_{1000 * s:.0f}ms": functools.partial(reverberate, seconds=s) for s in (0.3, 0.6)}
     changes = noise | babble | rooms | {"telephone": telephone}
     return {key: _condition(change) for key, change in changes.items()}
+
+
+def other_microphones() -> Condition:
+    """Each clip over a microphone of its own, see ``change_microphone``."""
+    return _condition(change_microphone)
 
 
 def _condition(change: Callable[..., np.ndarray]) -> Condition:
@@ -84,7 +89,18 @@ def telephone(speech: np.ndarray, **_: object) -> np.ndarray:
     return sosfilt(butter(6, TELEPHONE, "bandpass", fs=SAMPLE_RATE, output="sos"), speech, axis=1)
 
 
-def _mix(speech: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
+def change_microphone(speech: np.ndarray, random: np.random.Generator, **_: object) -> np.ndarray:
+    """Each clip with resonances, a tilt, and white noise of its own, 10 to 30 dB below the speech: [B, N]."""
+    clips, size = speech.shape
+    octave = np.log2(np.fft.rfftfreq(size, 1 / SAMPLE_RATE).clip(40) / 1000)  # [frequencies], from 1 kHz
+    centre, width = random.uniform(-3.5, 3.0, (clips, 4, 1)), random.uniform(0.3, 1.2, (clips, 4, 1))
+    resonances = 5 * random.standard_normal((clips, 4, 1)) * np.exp(-0.5 * ((octave - centre) / width) ** 2)  # dB
+    gains = resonances.sum(axis=1) + 2 * random.standard_normal((clips, 1)) * octave  # [B, frequencies], dB
+    changed = np.fft.irfft(np.fft.rfft(speech) * 10 ** (gains / 20), n=size)
+    return _mix(changed, random.standard_normal(speech.shape), random.uniform(10, 30, clips))
+
+
+def _mix(speech: np.ndarray, noise: np.ndarray, snr_db: float | np.ndarray) -> np.ndarray:
     gain = np.sqrt(active_power(speech) / active_power(noise).clip(min=1e-12) * 10 ** (-snr_db / 10))  # [B]
     return speech + gain[:, None] * noise
 

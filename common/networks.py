@@ -61,8 +61,8 @@ class Embedder(nn.Module):
 
     def copy_weights(self, other: "Embedder") -> None:
         """Copy the weights and statistics of the encoders that ``other`` shares with this one."""
-        for name, encoder in self.encoders.items():
-            encoder.load_state_dict(other.encoders[name].state_dict())
+        for name in self.encoders.keys() & other.encoders.keys():
+            self.encoders[name].load_state_dict(other.encoders[name].state_dict())
 
     def sizes(self) -> dict[str, int]:
         """Number of parameters of each encoder."""

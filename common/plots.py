@@ -6,7 +6,6 @@ title is shown as ``model_name`` writes it.
 
 import functools
 import io
-import itertools
 import logging
 import re
 import sys
@@ -46,6 +45,7 @@ LINES = {
     "concat": (GREEN, "-."),
     "untrained": ("0.7", ":"),
     "logmel": ("0.4", ":"),
+    "supervised": ("0.55", "--"),
 }
 MORE_FONTS = re.compile("CJK|PingFang|YaHei|WenQuanYi|Arial Unicode")
 ERROR_RATES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)  # on the axes of a detection error trade-off
@@ -120,11 +120,12 @@ def draw_bars(
 
     Args:
         series: {series: {model: metrics}}; the first series is the lightest.
-        lines: accuracies to compare with, drawn across all bars besides chance.
+        lines: accuracies to compare with, drawn across all bars; chance is 0.1 unless it is among them.
     """
     width = 0.8 / len(series)
     colors = matplotlib.colormaps["Blues"](np.linspace(0.4, 0.8, len(series)))
-    with picture(path, 7, 4, title, caption) as figure:
+    models = max(map(len, series.values()), default=0)
+    with picture(path, max(7, 2 + 1.4 * models), 4, title, caption) as figure:
         axes = figure.subplots()
         for index, (label, results) in enumerate(series.items()):
             values = np.array([result["test_acc"] for result in results.values()])
@@ -133,7 +134,7 @@ def draw_bars(
             errors = np.clip([values - low, high - values], 0, None)  # rounding may put a value outside its interval
             bars = axes.bar(x, values, width, color=colors[index], label=label, yerr=errors, capsize=3)
             axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=9)
-        for (label, value), line in zip(({"chance": 0.1} | (lines or {})).items(), itertools.cycle([":", "--", "-."])):
+        for (label, value), line in zip(({"chance": 0.1} | (lines or {})).items(), (":", "--", "-."), strict=False):
             axes.axhline(value, color=ORANGE, linestyle=line, label=label)
         axes.set_xticks(range(len(values)), map(model_name, results))
         axes.set(ylim=(0, 1.1), yticks=np.linspace(0, 1, 6), ylabel="accuracy")

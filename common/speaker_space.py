@@ -74,10 +74,10 @@ class SpeakerSpace(TransformerMixin, BaseEstimator):
         return (self._without_digits(z) - self.mean_) @ axes / (variance.clip(min=0) + floor) ** self.power
 
 
-def to_speaker_space(train: Embeddings, test: Embeddings) -> Embeddings:
-    """The test embeddings of each format, in the space that the training clips give."""
+def to_speaker_space(train: Embeddings, *tests: Embeddings) -> list[Embeddings]:
+    """The test embeddings of each kind, in the space that the training clips give."""
     spaces = {name: SpeakerSpace().fit(z, train.digit) for name, z in train.z.items()}
-    return test._replace(z={name: space.transform(test.z[name]) for name, space in spaces.items()})
+    return [test._replace(z={name: space.transform(test.z[name]) for name, space in spaces.items()}) for test in tests]
 
 
 @rank_zero_only

@@ -1,6 +1,7 @@
 """Speaker identification by nearest neighbours and verification by cosine similarity, on frozen embeddings.
 
-All speakers here are test speakers: none of them was in the training of the encoders. Axes: n clips, D embedding.
+All speakers here are test speakers: none of them was in the training of the encoders. Axes: n clips, S speakers,
+D embedding.
 """
 
 import warnings
@@ -8,7 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.metrics import det_curve
+from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
 from common.corpus.clips import systematic_sample
@@ -17,7 +19,10 @@ from common.intervals import accuracy_metrics, ci95, resampled_speakers
 from common.run.console import UserError
 
 NEIGHBOURS = (1, 3, 5, 7, 11, 15)
-ENROLMENT_DIGITS = (0, 1, 2, 3, 4)  # of the text-independent variant; the other five are queried
+FOLDS = 5
+GROUPS = (3, 5)  # clips a side, whose embeddings are averaged
+GROUPINGS = 4
+BINS = 1000  # of similarities
 
 
 class Verification(NamedTuple):
@@ -30,48 +35,79 @@ class Verification(NamedTuple):
     eer_ci95: list[float] | None = None  # over speakers
 
 
-def identify(
-    enrolment: Embeddings,
-    query: Embeddings,
-    name: str,
-    seed: int,
-    prefix: str = "test",
-    names: Sequence[str] | None = None,
-) -> tuple[dict, np.ndarray]:
-    """Identify the speaker of each query clip by its k nearest enrolled clips (cosine; closer neighbours weigh more).
+class Recognition(NamedTuple):
+    """What task 4 measures about one kind of embedding."""
 
-    k is chosen by cross-validation inside the enrolment, and the queries are used once.
+    results: dict  # accuracies of identification, with the same digits and with others, and equal error rates
+    predicted: np.ndarray  # [n] speakers of the queries of ``halves``
+    curve: Verification | None  # of the same queries
+    correct: np.ndarray  # [m] bool, the queries with other digits than enrolled
+    speaker: np.ndarray  # [m] who said them
+
+
+def recognise(
+    clean: Embeddings, changed: Embeddings, name: str, seed: int, names: Sequence[str] | None = None
+) -> Recognition:
+    """Everything that task 4 measures about one kind of embedding.
 
     Args:
-        name: which embedding: "1d", "2d" or "concat".
-        prefix: begins the keys of the results.
+        clean: of all test clips. Half of them, or those of half of the digits, are enrolled.
+        changed: of the same clips over other microphones; the keys of queries among them begin with ``mismatch``.
+        name: which embedding.
         names: of the speakers.
-
-    Returns:
-        accuracy with its number of clips and interval, and the chosen ``k``; the predicted speaker of each query, [n].
-
-    Raises:
-        UserError: a query speaker is not enrolled, so that no k could be right, or there are no queries.
     """
-    strangers = set(query.speaker.tolist()) - set(enrolment.speaker.tolist())
-    if strangers or len(query.speaker) == 0:
-        raise UserError(
-            f"{len(strangers) or 'all'} speaker(s) have too few clips to be both enrolled and queried; raise --ratio"
-        )
+    results: dict = {}
+    enrolment, _ = halves(clean, seed)
+    neighbours = fit_neighbours(enrolment, name, seed)
+    other_digits = [(fit_neighbours(part, name, seed, across_digits=True), rows) for part, rows in digit_parts(clean)]
+    speaker = clean.speaker[np.concatenate([np.zeros(0, dtype=int), *(rows for _, rows in other_digits)])]
+    kept: list = []
+    for prefix, asked in (("", clean), ("mismatch_", changed)):
+        query = halves(asked, seed)[1]
+        predicted = neighbours.predict(query.z[name])
+        results |= accuracy_metrics(prefix[:-1] or "test", predicted == query.speaker, query.speaker, names)
+        found = [knn.predict(asked.z[name][rows]) for knn, rows in other_digits]  # both directions: each clip is asked
+        correct = np.concatenate([np.zeros(0, dtype=int), *found]) == speaker
+        if other_digits:
+            results |= accuracy_metrics(f"{prefix}text_independent", correct, speaker, names)
+        counts = count_similarities(enrolment, query, name)
+        trials = {"eer": counts.sum(axis=0), "other_digits_eer": counts[0], "same_digit_eer": counts[1]}
+        for size in GROUPS:
+            sides = (average_clips(part, name, size, seed) for part in (enrolment, query))
+            trials[f"eer_{size}_clips"] = count_similarities(*sides, name).sum(axis=0)
+        for measure, counted in trials.items():
+            curve = verify(counted)
+            results[f"{prefix}{measure}"] = curve and curve.eer
+            if curve and curve.eer_ci95:
+                results[f"{prefix}{measure}_ci95"] = curve.eer_ci95
+        kept = kept or [predicted, verify(trials["eer"]), correct]
+    return Recognition(results | {"k": neighbours.n_neighbors}, *kept, speaker)
+
+
+def fit_neighbours(enrolment: Embeddings, name: str, seed: int, across_digits: bool = False) -> KNeighborsClassifier:
+    """Nearest enrolled clips by cosine similarity; closer ones weigh more. ``predict`` maps [n, D] to speakers [n].
+
+    The number k is chosen by cross-validation inside the enrolment.
+
+    Args:
+        across_digits: leave out digits, not clips, in the cross-validation, as for queries of other digits.
+    """
     # scikit-learn warns about many speakers with few clips each, once per fold and k.
     warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
-    z, speaker = enrolment.z[name], enrolment.speaker
+    warnings.filterwarnings("ignore", "The least populated class in y")
+    z, speaker, digit = enrolment.z[name], enrolment.speaker, enrolment.digit
     knn = KNeighborsClassifier(1, metric="cosine", weights=_closeness)
-    folds = min(5, int(np.unique(speaker, return_counts=True)[1].min()))
-    if folds > 1:  # with one clip of a speaker none can be held out
-        smallest = len(speaker) - -(-len(speaker) // folds)  # number of clips that are left to be neighbours
+    labels = digit if across_digits else speaker
+    counts = np.unique(labels, return_counts=True)[1]
+    folds = min(FOLDS, len(counts) if across_digits else int(counts.min()))
+    if folds > 1:  # with one clip of a speaker, or one digit, none can be held out
+        split = GroupKFold(folds) if across_digits else StratifiedKFold(folds, shuffle=True, random_state=seed)
+        splits = list(split.split(z, speaker, digit if across_digits else None))
+        smallest = min(len(train) for train, _ in splits)
         candidates = {"n_neighbors": [k for k in NEIGHBOURS if k <= smallest]}
-        cross_validation = StratifiedKFold(folds, shuffle=True, random_state=seed)
         # Of equal scores the first, which is the smallest k.
-        knn = GridSearchCV(knn, candidates, cv=cross_validation).fit(z, speaker).best_estimator_
-    predicted = knn.fit(z, speaker).predict(query.z[name])
-    result = accuracy_metrics(prefix, predicted == query.speaker, query.speaker, names)
-    return result | {f"{prefix}_k": knn.n_neighbors}, predicted
+        knn = GridSearchCV(knn, candidates, cv=splits).fit(z, speaker).best_estimator_
+    return knn.fit(z, speaker)
 
 
 def _closeness(distances: np.ndarray) -> np.ndarray:
@@ -79,69 +115,100 @@ def _closeness(distances: np.ndarray) -> np.ndarray:
 
 
 def halves(embeddings: Embeddings, seed: int) -> tuple[Embeddings, Embeddings]:
-    """Enrolment and query: every second clip of each speaker and digit. Every query speaker is enrolled."""
+    """Enrolment and query: every second clip of each speaker and digit. Every query speaker is enrolled.
+
+    Raises:
+        UserError: no speaker has two clips.
+    """
     queried = systematic_sample(embeddings.speaker, embeddings.digit, 0.5, seed)
     # A speaker with a single clip can only be enrolled.
     queried &= np.isin(embeddings.speaker, embeddings.speaker[~queried])
+    if not queried.any():
+        raise UserError("all test speakers have too few clips to be both enrolled and queried; raise --ratio")
     return embeddings.take(~queried), embeddings.take(queried)
 
 
-def split_by_digit(embeddings: Embeddings) -> tuple[Embeddings, Embeddings] | None:
-    """Enrolment (digits 0 to 4) and query (5 to 9) with different words, so that only the voice can be recognised.
+def digit_parts(embeddings: Embeddings) -> list[tuple[Embeddings, np.ndarray]]:
+    """Enrol digits 0 to 4 and query 5 to 9, then the other way round, so that only the voice can be recognised.
 
-    Speakers without clips on both sides are left out; ``None`` if no speaker remains.
+    Speakers without clips in both parts are left out.
+
+    Returns:
+        for both directions the enrolment, and the rows of the queries in ``embeddings``; empty if no speaker remains.
     """
-    enrolled = np.isin(embeddings.digit, ENROLMENT_DIGITS)
-    on_both_sides = np.intersect1d(embeddings.speaker[enrolled], embeddings.speaker[~enrolled])
-    kept = np.isin(embeddings.speaker, on_both_sides)
-    if not kept.any():
-        return None
-    return embeddings.take(enrolled & kept), embeddings.take(~enrolled & kept)
+    low = embeddings.digit < 5
+    kept = np.isin(embeddings.speaker, np.intersect1d(embeddings.speaker[low], embeddings.speaker[~low]))
+    parts = (low & kept, ~low & kept)
+    return [(embeddings.take(a), np.flatnonzero(b)) for a, b in (parts, parts[::-1])] if kept.any() else []
 
 
-def verify(query: Embeddings, name: str) -> Verification | None:
-    """Are two query clips of one speaker? Over all pairs, by cosine similarity.
+def average_clips(embeddings: Embeddings, name: str, size: int, seed: int) -> Embeddings:
+    """Average the embeddings, scaled to length 1, of ``size`` clips of one speaker each; four random groupings."""
+    z, rng = unit_length(embeddings.z[name]), np.random.default_rng(seed)
+    rows = [np.zeros((0, size), dtype=np.int64)]
+    for one in np.repeat(np.unique(embeddings.speaker), GROUPINGS):
+        own = rng.permutation(np.flatnonzero(embeddings.speaker == one))
+        rows.append(own[: len(own) // size * size].reshape(-1, size))
+    groups = np.concatenate(rows)  # [groups, size]
+    return Embeddings({name: z[groups].mean(axis=1)}, np.full(len(groups), -1), embeddings.speaker[groups[:, 0]])
 
-    ``None`` where the pairs are all of one kind.
+
+def count_similarities(enrolment: Embeddings, query: Embeddings, name: str) -> np.ndarray:
+    """Compare each enrolled clip with each query: [2, S, S, bins] numbers of pairs by their cosine similarity.
+
+    The first axis is 1 for pairs with the same digit, the others are the speakers of the two clips.
     """
-    z = unit_length(query.z[name])
-    pairs = np.triu(np.ones((len(z), len(z)), dtype=bool), k=1)
-    same = (query.speaker[:, None] == query.speaker)[pairs]
-    if same.all() or not same.any():
-        return None
-    curve = equal_error_rate((z @ z.T)[pairs], same)
-    return curve._replace(eer_ci95=eer_ci95(curve.eer, z, query.speaker))
+    speakers = np.union1d(enrolment.speaker, query.speaker)
+    shape = (2, len(speakers), BINS)
+    counts = np.zeros((len(speakers), *shape), dtype=np.float32)
+    other, z = np.searchsorted(speakers, query.speaker), unit_length(query.z[name])
+    for own, one in zip(counts, speakers, strict=True):
+        rows = enrolment.speaker == one
+        similarity = unit_length(enrolment.z[name][rows]) @ z.T  # -1 to 1
+        place = ((similarity + 1) * (BINS / 2 - 1e-3)).astype(np.int64).clip(0, BINS - 1)
+        same_digit = (enrolment.digit[rows, None] == query.digit).astype(np.int64)
+        index = np.ravel_multi_index((same_digit, np.broadcast_to(other, place.shape), place), shape)
+        own[:] = np.bincount(index.ravel(), minlength=own.size).reshape(shape)
+    return counts.swapaxes(0, 1)
 
 
-def eer_ci95(eer: float, z: np.ndarray, speaker: np.ndarray) -> list[float]:
-    """The 95% interval of the equal error rate of all pairs of clips over speakers, see ``common.intervals``.
+def verify(counts: np.ndarray) -> Verification | None:
+    """Are an enrolled clip and a query of one speaker? Every speaker, and every two speakers, count the same.
 
-    A resample draws the speakers for both sides of the pairs. The scores of each two speakers are counted in 1,000 bins
-    once, so that a resample is a weighted sum of histograms.
+    The interval is over speakers, see ``common.intervals``: a resample draws them for both sides of the pairs.
 
     Args:
-        z: [n, D] of length 1; the score of two clips is their product.
-        speaker: [n].
+        counts: [S, S, bins] pairs by their similarity, see ``count_similarities``.
+
+    Returns:
+        ``None`` where the pairs are all of one kind.
     """
-    clips = [z[speaker == one] for one in np.unique(speaker)]
-    speakers, bins = len(clips), 1000
-    a, b = np.triu_indices(speakers)  # each two speakers once, and each with itself
-    histograms = np.zeros((len(a), bins), dtype=np.float32)
-    for histogram, one, other in zip(histograms, a, b, strict=True):
-        scores = (clips[one] @ clips[other].T)[np.triu_indices(len(clips[one]), k=1) if one == other else ...]
-        places = ((scores + 1) * (bins / 2 - 1e-3)).astype(np.int64).clip(0, bins - 1)  # scores lie from -1 to 1
-        histogram += np.bincount(places.ravel(), minlength=bins)
-    weights = resampled_speakers(speakers).astype(np.float32)  # [R, S]
-    same = a == b
-    alike = weights @ histograms[same]  # [R, bins]
-    different = (weights[:, a[~same]] * weights[:, b[~same]]) @ histograms[~same]
-    # A resample of one speaker alone has no pairs of two; its rate is missing.
+    pairs, speakers = counts.sum(axis=2), len(counts)
+    a, b = np.nonzero((pairs > 0) & ~np.eye(speakers, dtype=bool))
+    own = np.flatnonzero(np.diag(pairs))
+    if len(a) == 0 or len(own) == 0:
+        return None
+    alike = counts[own, own] / pairs[own, own, None]  # [speakers, bins] shares
+    different = counts[a, b] / pairs[a, b, None]  # [pairs of speakers, bins]
+    accepts, rejects = _error_rates(alike.mean(axis=0), different.mean(axis=0))
+    crossing = int(np.abs(rejects - accepts).argmin())
+    eer = float(rejects[crossing] + accepts[crossing]) / 2
+    rates = []
+    for weights in np.array_split(resampled_speakers(speakers).astype(np.float32), 20):  # [resamples, S]; memory
+        drawn = _error_rates(weights[:, own] @ alike, (weights[:, a] * weights[:, b]) @ different)
+        rows, places = np.arange(len(weights)), np.abs(drawn[1] - drawn[0]).argmin(axis=1)
+        rates.append((drawn[0][rows, places] + drawn[1][rows, places]) / 2)
+    threshold = 2 * crossing / BINS - 1
+    return Verification(accepts, rejects, eer, threshold, ci95(eer, np.concatenate(rates), speakers))
+
+
+def _error_rates(alike: np.ndarray, different: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False accepts and false rejects below and above every bin, from [..., bins] shares of pairs: [..., bins + 1]."""
+    # A resample of one speaker alone has no pairs of two; its rates are missing.
     with np.errstate(invalid="ignore"):
-        rejects, accepts = (np.cumsum(kind, axis=1) / kind.sum(axis=1, keepdims=True) for kind in (alike, different))
-    # Below a threshold lie the false rejects, above it the false accepts.
-    crossing = np.abs(rejects + accepts - 1).argmin(axis=1)
-    rows = np.arange(len(weights))
-    return ci95(eer, (rejects[rows, crossing] + 1 - accepts[rows, crossing]) / 2, speakers)
+        below = [np.cumsum(kind, axis=-1) / kind.sum(axis=-1, keepdims=True) for kind in (different, alike)]
+    accepted, rejected = (np.concatenate([np.zeros_like(kind[..., :1]), kind], axis=-1) for kind in below)
+    return 1 - accepted, rejected
 
 
 def unit_length(z: np.ndarray) -> np.ndarray:
@@ -149,30 +216,14 @@ def unit_length(z: np.ndarray) -> np.ndarray:
     return z / np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
 
 
-def equal_error_rate(scores: np.ndarray, same: np.ndarray) -> Verification:
-    """Error rates of accepting every pair that scores at least a threshold, for every threshold.
+def equal_error_rate(scores: np.ndarray, same: np.ndarray) -> tuple[float, float]:
+    """The rate at which as many pairs of one speaker are rejected as pairs of two are accepted, and the threshold.
 
     Args:
         scores: [pairs] higher means more alike.
         same: [pairs] bool, the truth; both kinds must occur.
-
-    Returns:
-        The trade-off; the EER is interpolated where the two error rates cross.
     """
-    alike, different = np.sort(scores[same]), np.sort(scores[~same])
-    # The curve has corners only just above and at the score of a same-speaker pair: between two of these only the false
-    # accepts grow. scikit-learn's det_curve, which sorts all pairs with their labels, takes ten times as long.
-    corners = np.unique(alike)[::-1]
-    rejects, accepts = (
-        np.stack([np.searchsorted(kind, corners, side) for side in ("right", "left")], axis=1).ravel() / len(kind)
-        for kind in (alike, different)
-    )
-    false_rejects = np.concatenate([[1.0], rejects, [0.0]])
-    false_accepts = np.concatenate([[0.0], 1 - accepts, [1.0]])
-    thresholds = np.concatenate([corners[:1], np.repeat(corners, 2), corners[-1:]])
-    gap = false_rejects - false_accepts  # falls from 1 to -1
-    after = int(np.argmax(gap <= 0))
-    before = after - 1
-    share = gap[before] / (gap[before] - gap[after])
-    eer = false_accepts[before] + share * (false_accepts[after] - false_accepts[before])
-    return Verification(false_accepts, false_rejects, float(eer), float(thresholds[after]))
+    accepts, rejects, thresholds = det_curve(same, scores)
+    gap = rejects - accepts  # rises with the threshold
+    threshold = min(thresholds[np.argmax(gap >= 0)], scores.max())  # it is infinite where everybody is rejected
+    return float(np.interp(0, gap, rejects)), float(threshold)

@@ -29,7 +29,7 @@ def test_digits_disappear_and_speakers_stay():
     z = SpeakerSpace(power=0).fit(train.z["1d"], train.digit).transform(test.z["1d"])
     assert share(test.z["1d"], test.digit) > 0.9 and share(z, test.digit) < 0.25
     assert share(test.z["1d"], test.speaker) < 0.1 and share(z, test.speaker) > 0.6
-    whitened = to_speaker_space(train, test).z["1d"]
+    whitened = to_speaker_space(train, test)[0].z["1d"]
     assert share(whitened, test.speaker) > 0.4, "the axes of the voice are not drowned"
 
 
@@ -65,9 +65,9 @@ def test_corpora_with_few_digits_have_a_space_too(digits):
 
 def test_test_clips_are_changed_one_by_one_and_speaker_labels_have_no_influence():
     train, test = spoken(1, speakers=8), spoken(2, speakers=4, rows=20)
-    together = to_speaker_space(train, test)
-    one_by_one = np.concatenate([to_speaker_space(train, test.take(np.array([i]))).z["1d"] for i in range(20)])
+    together = to_speaker_space(train, test)[0]
+    one_by_one = np.concatenate([to_speaker_space(train, test.take(np.array([i])))[0].z["1d"] for i in range(20)])
     np.testing.assert_allclose(together.z["1d"], one_by_one, atol=1e-9)
     np.testing.assert_array_equal(together.speaker, test.speaker)
-    relabelled = to_speaker_space(train._replace(speaker=train.speaker[::-1]), test._replace(digit=test.digit + 1))
+    relabelled = to_speaker_space(train._replace(speaker=train.speaker[::-1]), test._replace(digit=test.digit + 1))[0]
     np.testing.assert_array_equal(relabelled.z["1d"], together.z["1d"])

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -78,7 +79,8 @@ def model_name(key: str) -> str:
 
 def is_detail(key: str) -> bool:
     """Whether a number belongs to another one, with which ``score`` shows it."""
-    return key.endswith(("_ci95", "_clips", "worst_speaker", "worst_speaker_acc"))
+    size = re.search(r"_\d_clips$", key)  # eer_3_clips is a number of its own
+    return key.endswith(("_ci95", "_clips", "worst_speaker", "worst_speaker_acc")) and not size
 
 
 def score(numbers: dict, key: str) -> str:

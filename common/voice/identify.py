@@ -27,7 +27,7 @@ from common.networks import ContrastiveNetwork
 from common.run.cli import Parser, Settings, a_folder, number, run
 from common.run.console import UserError, printable
 from common.speaker_space import load_speaker_space
-from common.speakers import Verification, equal_error_rate, unit_length
+from common.speakers import equal_error_rate, unit_length
 from common.voice.recordings import answer, report
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
@@ -55,8 +55,11 @@ class Enrolment:
         with np.errstate(invalid="ignore"):
             return SOFTNESS * np.log((counted * weight) @ self.membership_ / (counted @ self.membership_))
 
-    def equal_errors(self) -> Verification:
+    def equal_errors(self) -> tuple[float, float]:
         """Verify each recording against the others of its person, and against the closest other person.
+
+        Returns:
+            The equal error rate, and the similarity where it is.
 
         Raises:
             UserError: one person is enrolled, or nobody with two recordings.
@@ -87,9 +90,8 @@ def main(task2_checkpoint: Path, enrol: Path, queries: list[Path], as_json: bool
     enrolment = Enrolment().fit(np.array([each["z"] for each in usable]), person)
     enrolled = f"{len(usable)} recordings of {len(enrolment.people_)} speaker(s) enrolled"
     if threshold is None:
-        errors = enrolment.equal_errors()
-        threshold = errors.threshold
-        enrolled += f", their equal error rate {errors.eer:.0%}"
+        error_rate, threshold = enrolment.equal_errors()
+        enrolled += f", their equal error rate {error_rate:.0%}"
     print(f"{enrolled}; threshold {threshold:.3f}", file=sys.stderr)
 
     def identify(batches: list[Batch]) -> list[dict]:

@@ -32,13 +32,13 @@ def measure(z: np.ndarray, speaker: np.ndarray, people: int, clips: int, rng: np
     enrolled = np.sort(rng.choice(np.unique(speaker), people, replace=False))
     rows = np.concatenate([rng.permutation(np.flatnonzero(speaker == person))[:clips] for person in enrolled])
     enrolment = Enrolment().fit(z[rows], speaker[rows])
-    errors = enrolment.equal_errors()
+    error_rate, threshold = enrolment.equal_errors()
     queries = np.setdiff1d(np.arange(len(z)), rows)
     similarity = enrolment.similarity(z[queries])  # [queries, people]
-    accepted = similarity.max(axis=1) >= errors.threshold
+    accepted = similarity.max(axis=1) >= threshold
     right = enrolment.people_[similarity.argmax(axis=1)] == speaker[queries]
     known = np.isin(speaker[queries], enrolled)
-    return [(right & accepted)[known].mean(), (~accepted)[~known].mean(), right[known].mean(), errors.eer]
+    return [(right & accepted)[known].mean(), (~accepted)[~known].mean(), right[known].mean(), error_rate]
 
 
 def main(draws: int, **flags: Any) -> None:
