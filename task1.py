@@ -8,7 +8,7 @@ them on speakers who are not in training, also in white noise, among other voice
     python task1.py --label-ratio 0.05       with few labels, to compare with task 5
 
 Writes task1_supervised/{1d,2d}_checkpoints/best.ckpt, metrics.json, metrics.txt, learning curves, confusion
-matrices, conditions.png, learned.png, which shows what the models decide by, and a few test clips for the report.
+matrices, conditions.png, and learned.png, which shows what the models decide by.
 """
 
 from functools import partial
@@ -25,7 +25,6 @@ from common.intervals import compare
 from common.modules import DigitClassifier
 from common.plots import draw_conditions, draw_confusion, draw_learning_curves
 from common.plots_learned import draw_learned
-from common.report.examples import write_examples
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
 from common.saliency import clips_of_each_digit, explain
@@ -39,7 +38,7 @@ def main(settings: Settings) -> None:
     run = Run(settings, data.describe(), models["1d"].embedder.sizes() | models["2d"].embedder.sizes())
     run.open()
 
-    results, predicted, correct = {}, {}, {}
+    results, correct = {}, {}
     for name, model in models.items():
         history = fit(model, data, run, f"{name}_checkpoints", label=f"supervised {name}")
         val, test = (predict_digits(model, data.loader(part)) for part in ("val", "test"))
@@ -47,11 +46,11 @@ def main(settings: Settings) -> None:
         results[name] |= calibrate(run.folder / f"{name}_checkpoints" / "best.ckpt", val, test)
         for key, condition in conditions(data.examples["test"]).items():
             results[name] |= predict_digits(model, data.loader("test"), condition).accuracy(key, data.speakers)
-        predicted[name], correct[name] = test.predicted.numpy(), test.correct
+        correct[name] = test.correct
         path = run.folder / f"{name}_curves.png"
         draw_learning_curves(path, history, f"Training, {name}", data.caption("train", "val"))
         path = run.folder / f"{name}_confusion.png"
-        draw_confusion(path, test.digit.numpy(), predicted[name], f"Digits, {name}", data.caption("test"))
+        draw_confusion(path, test.digit.numpy(), test.predicted.numpy(), f"Digits, {name}", data.caption("test"))
     results["2d"] |= compare(correct["2d"], correct["1d"], test.speaker.numpy(), "1d")
     caption = f"{data.caption('test')}, 95% intervals over speakers"
     draw_conditions(run.folder / "conditions.png", results, "Accuracy in noise, babble, rooms", caption)
@@ -59,7 +58,6 @@ def main(settings: Settings) -> None:
     explained = {name: explain(model, few) for name, model in models.items()}
     filters = models["1d"].embedder.get_parameter("encoders.1d.filterbank.weight").squeeze(1)
     draw_learned(run.folder / "learned.png", filters, explained, data.caption("test"))
-    write_examples(run.folder / "examples.json", data, predicted)
     run.write_metrics("Digit classification from scratch", results)
 
 

@@ -8,15 +8,16 @@ be compared point by point.
     python task3.py --task2-checkpoint PATH.ckpt --task1-checkpoint DIR
 
 Writes 8 plots task3_visualization/{supervised,contrastive}_{1d,2d}_{digit,speaker}.png, all of them side by side in
-overview.png, and metrics.txt, their list.
+overview.png, map.json, the same points with their sounds for the report, and metrics.txt, the list of the plots.
 """
 
 from pathlib import Path
 
 from common.checkpoints import load
 from common.data import SpokenDigits
-from common.evaluate import embed, tsne
+from common.evaluate import embed, predict_digits, tsne
 from common.networks import ContrastiveNetwork, DigitNetwork
+from common.report.map import write_map
 from common.run.cli import Settings, run_task, task_parser
 from common.run.console import UserError
 from common.run.output import Run
@@ -27,22 +28,23 @@ def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
     contrastive = load(settings.task2_checkpoint, ContrastiveNetwork, data).embedder
     supervised = {
-        name: load(settings.task1_checkpoint / f"{name}_checkpoints/best.ckpt", DigitNetwork, data).embedder
+        name: load(settings.task1_checkpoint / f"{name}_checkpoints/best.ckpt", DigitNetwork, data)
         for name in ("1d", "2d")
     }
     embedders = {
-        "supervised_1d": supervised["1d"],
-        "supervised_2d": supervised["2d"],
+        "supervised_1d": supervised["1d"].embedder,
+        "supervised_2d": supervised["2d"].embedder,
         "contrastive_1d": contrastive,
         "contrastive_2d": contrastive,
     }
     run = Run(settings, data.describe(), contrastive.sizes(), contrastive)
     run.open()
 
-    layouts = {}
+    embeddings, layouts = {}, {}
     for model, embedder in embedders.items():
         test = embed(embedder, data.loader("test"))
-        layouts[model], perplexity = tsne(test.z[model[-2:]], settings.seed, name=model)  # [n, 2]
+        embeddings[model] = z = test.z[model[-2:]]  # [n, D]
+        layouts[model], perplexity = tsne(z, settings.seed, name=model)  # [n, 2]
 
     caption = f"{data.caption('test')}; t-SNE with perplexity {perplexity:.0f}"
     colorings = {"digit": (test.digit, "0123456789"), "speaker": (test.speaker, data.speakers)}
@@ -53,6 +55,8 @@ def main(settings: Settings) -> None:
             draw_embeddings(run.folder / plots[-1], {model: layout}, {coloring: labels}, caption)
     plots.append("overview.png")
     draw_embeddings(run.folder / plots[-1], layouts, colorings, caption)
+    predicted = {name: predict_digits(model, data.loader("test")).predicted for name, model in supervised.items()}
+    write_map(run.folder / "map.json", data, settings.seed, embeddings, layouts, predicted)
     if not all((run.folder / name).is_file() for name in plots):
         raise UserError(f"{run.folder}: some of its {len(plots)} pictures could not be drawn, as said above")
     run.write_table("t-SNE plots of test embeddings", {name: {} for name in plots})

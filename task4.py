@@ -25,7 +25,6 @@ from common.checkpoints import load
 from common.conditions import other_microphones
 from common.data import SpokenDigits
 from common.evaluate import Embeddings, calibrated, embed
-from common.intervals import compare
 from common.networks import ContrastiveNetwork, DigitNetwork, Embedder, LogMelStatistics
 from common.plots import draw_bars, draw_confusion, draw_det
 from common.run.cli import Settings, run_task, task_parser
@@ -52,8 +51,7 @@ def main(settings: Settings) -> None:
     found = {name: recognise(clean, changed, name, settings.seed, data.speakers) for name in clean.z}
     results = {name: each.results for name, each in found.items()}
     for name in ("1d", "2d", "concat"):
-        if len(found[name].correct):  # with other digits
-            results[name] |= compare(found[name].correct, found["logmel"].correct, found[name].speaker, "logmel")
+        results[name] |= found[name].compare(found["logmel"], "logmel")
         path, title = run.folder / f"{name}_confusion.png", f"Speaker identification, {name}"
         caption = f"{data.caption('test')}, {len(query.digit):,} queries"
         draw_confusion(path, query.speaker, found[name].predicted, title, caption, data.speakers)

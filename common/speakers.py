@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from common.corpus.clips import systematic_sample
 from common.evaluate import Embeddings
-from common.intervals import accuracy_metrics, ci95, resampled_speakers
+from common.intervals import accuracy_metrics, ci95, compare, resampled_speakers
 from common.run.console import UserError
 
 NEIGHBOURS = (1, 3, 5, 7, 11, 15)
@@ -41,8 +41,16 @@ class Recognition(NamedTuple):
     results: dict  # accuracies of identification, with the same digits and with others, and equal error rates
     predicted: np.ndarray  # [n] speakers of the queries of ``halves``
     curve: Verification | None  # of the same queries
-    correct: np.ndarray  # [m] bool, the queries with other digits than enrolled
+    correct: dict[str, np.ndarray]  # {"" or "mismatch_": [m] bool} the queries with other digits than enrolled
     speaker: np.ndarray  # [m] who said them
+
+    def compare(self, control: "Recognition", name: str) -> dict:
+        """How much more accurate this is than a control with other digits, see ``common.intervals.compare``."""
+        results: dict = {}
+        for prefix, correct in self.correct.items():
+            paired = compare(correct, control.correct[prefix], self.speaker, name)
+            results |= {f"{prefix}{key}": value for key, value in paired.items()}
+        return results
 
 
 def recognise(
@@ -62,14 +70,15 @@ def recognise(
     other_digits = [(fit_neighbours(part, name, seed, across_digits=True), rows) for part, rows in digit_parts(clean)]
     speaker = clean.speaker[np.concatenate([np.zeros(0, dtype=int), *(rows for _, rows in other_digits)])]
     kept: list = []
+    correct = {}
     for prefix, asked in (("", clean), ("mismatch_", changed)):
         query = halves(asked, seed)[1]
         predicted = neighbours.predict(query.z[name])
         results |= accuracy_metrics(prefix[:-1] or "test", predicted == query.speaker, query.speaker, names)
         found = [knn.predict(asked.z[name][rows]) for knn, rows in other_digits]  # both directions: each clip is asked
-        correct = np.concatenate([np.zeros(0, dtype=int), *found]) == speaker
         if other_digits:
-            results |= accuracy_metrics(f"{prefix}text_independent", correct, speaker, names)
+            correct[prefix] = np.concatenate(found) == speaker
+            results |= accuracy_metrics(f"{prefix}text_independent", correct[prefix], speaker, names)
         counts = count_similarities(enrolment, query, name)
         trials = {"eer": counts.sum(axis=0), "other_digits_eer": counts[0], "same_digit_eer": counts[1]}
         for size in GROUPS:
@@ -80,8 +89,8 @@ def recognise(
             results[f"{prefix}{measure}"] = curve and curve.eer
             if curve and curve.eer_ci95:
                 results[f"{prefix}{measure}_ci95"] = curve.eer_ci95
-        kept = kept or [predicted, verify(trials["eer"]), correct]
-    return Recognition(results | {"k": neighbours.n_neighbors}, *kept, speaker)
+        kept = kept or [predicted, verify(trials["eer"])]
+    return Recognition(results | {"k": neighbours.n_neighbors}, *kept, correct, speaker)
 
 
 def fit_neighbours(enrolment: Embeddings, name: str, seed: int, across_digits: bool = False) -> KNeighborsClassifier:

@@ -1,8 +1,12 @@
-"""The results of the five tasks in the current folder: a table on the terminal, and report.html with all pictures."""
+"""The results of the five tasks in the current folder: a table on the terminal, and report.html with all pictures.
 
-import argparse
+python -m common.report
+python -m common.report --recordings my_seven.wav another.mp3    puts your own voice on the map of the test clips
+"""
+
 import base64
 import itertools
+import math
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +15,10 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from common.corpus.clips import SYNTHETIC_NAME
-from common.report.texts import TASKS
+from common.report.findings import finding
+from common.report.map import place_recordings, read_map
+from common.report.texts import CHARTS, CONTROLS, TASKS
+from common.run.cli import Parser
 from common.run.console import UserError, align, is_detail, model_name, printable, score, set_up_output
 from common.run.files import read_json, write_atomically
 
@@ -27,7 +34,7 @@ class Results(NamedTuple):
     run: dict[str, Any]  # the circumstances, as common.run.output records them
     seconds: str  # that the task took
     pictures: dict[str, Markup]  # in base64
-    examples: list[dict]
+    finding: str  # what the numbers say
 
 
 def read_results(name: str, seconds: str) -> Results:
@@ -37,11 +44,11 @@ def read_results(name: str, seconds: str) -> Results:
     # Metrics of another version may lack anything; what is there is shown.
     models = {key: part for key, part in metrics.items() if isinstance(part, dict)} if isinstance(metrics, dict) else {}
     run = models.pop("run", {})
-    pictures = {p.stem: Markup(base64.b64encode(p.read_bytes()).decode()) for p in sorted(folder.glob("*.png"))}
-    examples = read_json(folder / "examples.json", [])
+    drawn = [folder / "overview.png"] if (folder / "overview.png").is_file() else sorted(folder.glob("*.png"))
+    pictures = {p.stem: Markup(base64.b64encode(p.read_bytes()).decode()) for p in drawn}
     finished = (folder / "metrics.txt").is_file()  # task 3 writes no metrics.json
     seconds = seconds or str(run.get("seconds", ""))
-    return Results(name, *TASKS[name], finished, models, run, seconds, pictures, examples)
+    return Results(name, *TASKS[name], finished, models, run, seconds, pictures, finding(name, models))
 
 
 def overview(results: list[Results]) -> list[list[str]]:
@@ -54,6 +61,20 @@ def overview(results: list[Results]) -> list[list[str]]:
             rows.append([task, model, accuracy, seconds])
             task = seconds = ""
     return rows
+
+
+def chart(results: list[Results]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The groups of the picture of all results: title, and a row per model with its accuracy and interval."""
+    groups = []
+    for result in results:
+        for title, key in CHARTS.get(result.folder, {}).items():
+            rows = [
+                {"model": model, "value": numbers[key], "interval": numbers[f"{key}_ci95"]}
+                for model, numbers in result.models.items()
+                if isinstance(numbers.get(key), float) and len(numbers.get(f"{key}_ci95") or ()) == 2
+            ]
+            groups += [(title, rows)] if rows else []
+    return groups
 
 
 def write_page(path: Path, **content: Any) -> None:
@@ -69,20 +90,37 @@ def write_page(path: Path, **content: Any) -> None:
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )
     environment.filters |= {"model_name": model_name, "score": score}
-    write_atomically(path, environment.get_template("page.html").render(content | {"is_detail": is_detail}))
+    helpers = {"is_detail": is_detail, "is_control": lambda model: model.startswith(CONTROLS)}
+    lowest = min((row["interval"][0] for _, rows in content["groups"] for row in rows), default=0.0)
+    start = min(math.floor(10 * lowest) / 10, 0.8)  # of the picture's scale, which ends with 1
+    helpers |= {"start": start, "percent": lambda value: round(100 * (value - start) / (1 - start), 2)}
+    write_atomically(path, environment.get_template("page.html").render(content | helpers))
+
+
+def main(seconds: list[str], recordings: list[Path]) -> None:
+    took = itertools.chain(seconds, itertools.repeat(""))
+    results = [read_results(*each) for each in zip(TASKS, took, strict=False)]
+    corpora = sorted({result.run.get("corpus", "an unknown corpus") for result in results if result.models})
+    rows = [["task", "model", "test accuracy", "seconds"], *overview(results)]
+    points = read_map(Path("task3_visualization/map.json"))
+    placed = place_recordings(points, recordings) if recordings else []
+    shown = {key: value for key, value in points.items() if key != "embeddings"} | {"recordings": placed}
+    content = {"results": results, "corpora": corpora, "rows": rows, "groups": chart(results)}
+    write_page(Path("report.html"), **content, map=shown if points else None, synthetic=SYNTHETIC_NAME)
+    print(f"Measured on {printable(', '.join(corpora)) or 'nothing'}\n")
+    print("\n".join(align(rows)))
+    print("\nWith all pictures: report.html")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser("python -m common.report", description=__doc__)
+    parser = Parser(__doc__)
+    parser.prog = "python -m common.report"
     parser.add_argument("seconds", nargs="*", metavar="SECONDS", help="how long each task took, in their order")
+    more = {"nargs": "+", "type": Path, "default": [], "metavar": "FILE"}
+    parser.add_argument("--recordings", **more, help="sound files of one spoken digit each, to put on the map")
+    arguments = parser.parse_args()
     set_up_output()
-    seconds = itertools.chain(parser.parse_args().seconds, itertools.repeat(""))
-    results = [read_results(folder, took) for folder, took in zip(TASKS, seconds, strict=False)]
-    corpora = sorted({result.run.get("corpus", "an unknown corpus") for result in results if result.models})
-    rows = [["task", "model", "test accuracy", "seconds"], *overview(results)]
     try:
-        write_page(Path("report.html"), results=results, corpora=corpora, rows=rows, synthetic=SYNTHETIC_NAME)
+        main(arguments.seconds, arguments.recordings)
     except UserError as error:
         sys.exit(f"{parser.prog}: error: {error}")
-    print(f"Measured on {printable(', '.join(corpora)) or 'nothing'}\n", *align(rows), sep="\n")
-    print("\nWith all pictures: report.html")

@@ -27,3 +27,15 @@ TASKS = {
         "Compare with task 1, which trains from scratch.",
     ),
 }
+
+# The picture of all results: {folder: {title: the accuracy that is shown}}.
+CHARTS = {
+    "task1_supervised": {"Task 1: digits from labels alone": "test_acc"},
+    "task2_contrastive": {"Task 2: digits from frozen embeddings": "test_acc"},
+    "task4_biometrics": {
+        "Task 4: speakers, other digits enrolled": "text_independent_acc",
+        "Task 4: the same over other microphones": "mismatch_text_independent_acc",
+    },
+    "task5_finetune": {"Task 5: digits, fine-tuned": "test_acc"},
+}
+CONTROLS = ("untrained", "logmel", "supervised")  # begin the names of models that show what training is worth

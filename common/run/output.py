@@ -79,7 +79,7 @@ class Run:
                     return
                 say(f"--resume: nothing to resume in {self.folder}; starting anew")
             pictures = filter(is_own_picture, self.folder.glob("*.png"))
-            texts = (self.folder / name for name in ("metrics.json", "metrics.txt", "examples.json"))
+            texts = (self.folder / name for name in ("metrics.json", "metrics.txt", "map.json"))
             for path in (*texts, *pictures, *unfinished):
                 path.unlink(missing_ok=True)
         except OSError as error:

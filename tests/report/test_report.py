@@ -9,12 +9,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from common.corpus.clips import SYNTHETIC_NAME
-from common.data import SpokenDigits
-from common.report.examples import choose_examples, write_examples
 from common.report.texts import TASKS
 from common.run.files import PICTURE_MARK
 
@@ -23,7 +20,13 @@ PICTURE = b"\x89PNG" + PICTURE_MARK
 SCORES = {"test_acc": 0.8, "test_acc_ci95": [0.67, 0.888], "test_clips": 1250, "new_key": 3, "eer": None}
 RUN = {"corpus": "AudioMNIST", "clips": {"train": 80, "test": 50}, "speakers": 6, "seed": 42, "seconds": 6.4}
 RUN |= {"arguments": {"lr": 1}, "parameters": {"1d": 9, "2d": 8}, "versions": {"x": 3}, "skipped": 7, "ignored": 0}
-EXAMPLE = {"path": "07/7_07_0.wav", "speaker": "07", "digit": 7, "predicted": {"1d": 7, "2d": 1}, "wav": "UklGRg=="}
+CLIP = {"name": "07/7_07_0.wav", "speaker": "07", "digit": 7, "predicted": {"1d": 7, "2d": 1}, "places": [[0, 9]]}
+MAP = {
+    "models": ["contrastive_2d"],
+    "colours": ["red"],
+    "clips": [CLIP | {"sound": "//uQ"}],
+    "embeddings": {"a": "secret"},
+}
 
 
 @pytest.fixture
@@ -36,13 +39,13 @@ def report(tmp_path, monkeypatch, capsys):
         (folder / "metrics.txt").touch()
         write_metrics(folder, {"1d": SCORES, "untrained_2d": SCORES, "run": RUN})
     (FOLDERS[2] / "metrics.json").unlink()
-    (FOLDERS[0] / "examples.json").write_text(json.dumps([EXAMPLE]))
+    (FOLDERS[2] / "map.json").write_text(json.dumps(MAP))
 
     def run(*arguments: str) -> tuple[str, str, str]:
         monkeypatch.setattr(sys, "argv", ["common.report", *arguments])
         runpy.run_module("common.report", run_name="__main__")
         page = Path("report.html").read_text(encoding="utf-8")
-        text = html.unescape(re.sub(r"<style>.*</style>|<[^>]+>", " ", page, flags=re.DOTALL))
+        text = html.unescape(re.sub(r"<(style|script)\b.*?</\1>|<[^>]+>", " ", page, flags=re.DOTALL))
         return capsys.readouterr().out, page, " ".join(text.split())
 
     return run
@@ -64,22 +67,23 @@ def test_the_page_is_well_formed_and_holds_all_numbers_pictures_and_sounds(repor
     page, text = report()[1:]
     assert text.count("0.8000 [0.670, 0.888] n=1250") == 16 and "new_key 3 3" in text and "Skipped clips: 7." in text
     assert "Encoder parameters: 1D 9, 2D 8." in text and "Settings: lr 1. Versions: x 3." in text
-    assert "1D predicts 7" in text and re.findall(r'class="wrong">([^<]*)<', page) == ["2D predicts 1"]
+    stored = json.loads(re.search(r'id="clips">(.*?)</script>', page)[1])
+    assert stored["clips"] == MAP["clips"] and "secret" not in page
     picture = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
     sources = Counter(re.findall(r'src="([^"]*)"', page))
-    assert sources == {picture: 5, "data:audio/wav;base64,UklGRg==": 1} and "://" not in page
-    opened, closed = Counter(re.findall(r"<(\w+)", page)), Counter(re.findall(r"</(\w+)", page))
-    assert set(opened - closed) == {"meta", "img"} and not closed - opened
-    assert len(re.findall(r'<img [^>]*alt="[^"]+"', page)) == 5 and "<audio controls aria-label=" in page
+    assert sources == {picture: 5} and not re.search("(src|href)=.?https?:", page)
+    elements = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
+    opened, closed = Counter(re.findall(r"<(\w+)", elements)), Counter(re.findall(r"</(\w+)", elements))
+    assert set(opened - closed) == {"meta", "img", "input"} and not closed - opened
+    assert len(re.findall(r'<img [^>]*alt="[^"]+"', page)) == 5
     assert opened["table"] == opened["caption"] == 5 and opened["th"] == page.count("<th scope=")
 
 
 def test_names_are_shown_as_they_are_without_control_characters(report):
     name, shown = "<b>&\"'{{ 7 * 7 }}\x1b[31m\x07\n\u202e\udcff", "<b>&\"'{{ 7 * 7 }}?[31m? ??"
     write_metrics(FOLDERS[0], {"1d": SCORES, "run": RUN | {"corpus": name, "arguments": {"data_dir": name}}})
-    (FOLDERS[0] / "examples.json").write_text(json.dumps([EXAMPLE | {"path": name, "speaker": name}]))
     table, page, text = report()
-    assert shown in table and text.count(shown) == 5 and "<b>" not in page
+    assert shown in table and text.count(shown) == 3 and "<b>" not in page
     assert all(c.isprintable() or c == "\n" for c in table + page)
 
 
@@ -107,7 +111,7 @@ def test_synthetic_speech_and_different_corpora_are_announced(report):
 
 
 def test_an_unfinished_task_is_named_with_its_command(report):
-    for name in ("metrics.json", "metrics.txt", "examples.json"):
+    for name in ("metrics.json", "metrics.txt"):
         (FOLDERS[0] / name).unlink()
     (FOLDERS[2] / "metrics.txt").unlink()
     table, page, text = report()
@@ -131,24 +135,10 @@ def test_a_folder_without_outputs_and_a_page_that_cannot_be_written(report, monk
     assert table.startswith("Measured on nothing\n") and text.count("No results") == 5
 
 
-def test_examples_hold_the_clips_and_the_predictions(tmp_path, write_tones, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    data = SpokenDigits(write_tones(tmp_path / "tones", ["01", "02", "03"]), accelerator="cpu")
-    digit = data.examples["test"].digit.numpy()
-    write_examples(tmp_path / "examples.json", data, {"1d": digit, "2d": np.roll(digit, 2)})
-    examples = json.loads((tmp_path / "examples.json").read_text())
-    for example in examples:
-        row = [clip.path for clip in data.cached.clips].index(example["path"])
-        assert example["digit"] == data.cached.clips[row].digit == example["predicted"]["1d"]
-        assert example["speaker"] == "03" and example["predicted"]["2d"] == (example["digit"] - 1) % 10
-        assert base64.b64decode(example["wav"])[44:] == data.cached.waves[row].tobytes()
-    assert len(examples) == 8
-
-
-@pytest.mark.parametrize("mistaken, expected", [(0, 0), (1, 1), (4, 4), (7, 5), (10, 8)])
-def test_half_of_the_examples_are_mistakes_where_there_are_as_many(mistaken, expected):
-    digit = np.repeat(np.arange(10), 3)
-    wrong = digit < mistaken
-    chosen = choose_examples(digit, np.stack([digit, np.where(wrong, -1, digit)]))
-    assert wrong[chosen].tolist() == [True] * expected + [False] * (8 - expected)
-    assert len(set(digit[chosen])) == 8, "no digit comes twice"
+def test_the_picture_of_all_results_shows_controls_in_grey_beside_the_models(report):
+    write_metrics(FOLDERS[0], {"1d": SCORES | {"test_acc_ci95": [0.55, 0.9]}, "supervised": SCORES, "run": RUN})
+    page = report()[1]
+    # The scale begins at 0.5, the lowest interval rounded down to a tenth.
+    assert '<span class="interval trained" style="left: 10.0%; right: 20.0%">' in page
+    assert '<span class="value control" style="left: 60.0%">' in page and "<span>0.75</span>" in page
+    assert page.index("All results") < page.index("<details>") < page.index("<table>")

@@ -98,7 +98,7 @@ def test_on_a_full_disk_the_earlier_file_stays(earlier, make_run, full_disk, nam
 
 def test_a_new_run_deletes_stale_results_and_nothing_else(earlier, make_run):
     (earlier / "checkpoints").mkdir()
-    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "notes.txt", "photo.png", "examples.json"):
+    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "notes.txt", "photo.png", "map.json"):
         (earlier / name).write_text("earlier")
     (earlier / "curves.png").write_bytes(b"\x89PNG" + PICTURE_MARK)
     make_run().open()
