@@ -43,7 +43,7 @@ def test_a_control_that_wins_is_named():
     assert "This is worse than an average of the spectrogram (logmel) by 5.0 points [1.0, 9.0]." in text
     assert "This is better than an average of the spectrogram (logmel) by 10.0 points [2.0, 20.0]." in text
     probe = {"test_acc": 0.7, "over_untrained": 0.0, "over_untrained_ci95": [-0.1, 0.1]}
-    models = {name: probe for name in ("1d", "2d", "concat")} | {"logmel": {"test_acc": 0.85}}
+    models = dict.fromkeys(("1d", "2d", "concat"), probe) | {"logmel": {"test_acc": 0.85}}
     text = finding("task2_contrastive", models)
     assert (
         "Training and no training cannot be told apart" in text and "Log-mel statistics, which learned nothing" in text
