@@ -6,7 +6,7 @@ digits enrolled than queried, where only the voice can help. Verification: are a
 speaker? The equal error rate (EER) is the share of errors at the threshold where false accepts and false rejects are
 equally frequent. Everything is measured again with queries over other microphones, one for each clip. The controls are
 mean and standard deviation over time of the log-mel bands, which learned nothing, untrained encoders, and those of task
-1, which learned the digits from labels.
+1, which learned the digits from labels. The row "fusion" compares both embeddings and the log-mel statistics together.
 
     python task4.py                                     after task2.py, and task1.py for its control
     python task4.py --task2-checkpoint PATH.ckpt
@@ -16,23 +16,27 @@ and speakers.png, the models side by side.
 """
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-
-from torch import nn
 
 from common.checkpoints import load
 from common.conditions import other_microphones
 from common.data import SpokenDigits
-from common.evaluate import Embeddings, calibrated, embed
-from common.networks import ContrastiveNetwork, DigitNetwork, Embedder, LogMelStatistics
+from common.evaluate import calibrated, embed
+from common.networks import ContrastiveNetwork, DigitNetwork, Embedder, VoiceEmbedder
 from common.plots import draw_bars, draw_confusion, draw_det
 from common.run.cli import Settings, run_task, task_parser
 from common.run.console import UserError
 from common.run.output import Run
-from common.speaker_space import to_speaker_space
+from common.speaker_space import fit_spaces, fuse
 from common.speakers import halves, recognise
 
+ROWS = {  # of the metrics: the embeddings that are compared, each in its own space
+    "1d": ("1d",),
+    "2d": ("2d",),
+    "concat": ("1d", "2d"),
+    "fusion": ("1d", "2d", "logmel"),
+    "logmel": ("logmel",),
+}
 QUESTIONS = {"same microphone": "text_independent_acc", "other microphones": "mismatch_text_independent_acc"}
 
 
@@ -43,15 +47,20 @@ def main(settings: Settings) -> None:
     run = Run(settings, data.describe(), model.embedder.sizes(), model.embedder)
     run.open()
 
-    controls = {"logmel": LogMelStatistics(), "untrained": calibrated(Embedder(), data.loader("train"))} | supervised
-    train = embed_all(model.embedder, controls, data, "train")
-    tests = (embed_all(model.embedder, controls, data, "test", changed) for changed in (False, True))
-    clean, changed = to_speaker_space(train, *tests)
-    query = halves(clean, settings.seed)[1]
-    found = {name: recognise(clean, changed, name, settings.seed, data.speakers) for name in clean.z}
+    embedders = {"trained": VoiceEmbedder(model.embedder), "untrained": calibrated(Embedder(), data.loader("train"))}
+    found = {}
+    for kind, embedder in (embedders | supervised).items():
+        spaces = fit_spaces(embed(embedder, data.loader("train")))
+        clean = embed(embedder, data.loader("test"))
+        changed = embed(embedder, map(other_microphones(), data.loader("test")))
+        for name, parts in (ROWS if kind == "trained" else {kind: ("1d", "2d")}).items():
+            sides = (each._replace(z={name: fuse(spaces, each, parts)}) for each in (clean, changed))
+            found[name] = recognise(*sides, name, settings.seed, data.speakers)
     results = {name: each.results for name, each in found.items()}
-    for name in ("1d", "2d", "concat"):
+    query = halves(clean, settings.seed)[1]
+    for name in ("1d", "2d", "concat", "fusion"):
         results[name] |= found[name].compare(found["logmel"], "logmel")
+    for name in ("1d", "2d", "concat"):
         path, title = run.folder / f"{name}_confusion.png", f"Speaker identification, {name}"
         caption = f"{data.caption('test')}, {len(query.digit):,} queries"
         draw_confusion(path, query.speaker, found[name].predicted, title, caption, data.speakers)
@@ -82,20 +91,6 @@ def load_supervised(settings: Settings, data: SpokenDigits) -> dict[str, Embedde
         print(f"Note: without the control of encoders that learned from labels: {error}", file=sys.stderr)
         return {}
     return {"supervised": supervised}
-
-
-def embed_all(
-    trained: Embedder, controls: dict[str, nn.Module], data: SpokenDigits, part: str, changed: bool = False
-) -> Embeddings:
-    """The embeddings of one set by the trained encoders and by the controls; ``changed`` by other microphones."""
-
-    def batches() -> Iterable:  # anew for each, so that all hear the same microphones
-        return map(other_microphones(), data.loader(part)) if changed else data.loader(part)
-
-    result = embed(trained, batches())
-    return result._replace(
-        z=result.z | {name: list(embed(each, batches()).z.values())[-1] for name, each in controls.items()}
-    )
 
 
 if __name__ == "__main__":

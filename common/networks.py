@@ -85,6 +85,21 @@ class LogMelStatistics(nn.Module):
         return {"logmel": torch.cat([log_mel.mean(dim=2), log_mel.std(dim=2)], dim=1)}
 
 
+class VoiceEmbedder(nn.Module):
+    """What voices are compared by: the embeddings of both formats, and log-mel statistics as a third.
+
+    Shape:
+        wave: as for ``Embedder``. Returns {"1d": [B, 128], "2d": [B, 128], "logmel": [B, 128]}.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__()
+        self.embedder, self.statistics = embedder, LogMelStatistics()
+
+    def forward(self, wave: Tensor) -> dict[str, Tensor]:
+        return self.embedder(wave) | self.statistics(wave)
+
+
 class DigitNetwork(nn.Module):
     """A linear layer on the embeddings of one or both formats.
 

@@ -43,6 +43,7 @@ LINES = {
     "1d": (BLUE, "-"),
     "2d": (ORANGE, "--"),
     "concat": (GREEN, "-."),
+    "fusion": ("#CC79A7", "-"),
     "untrained": ("0.7", ":"),
     "logmel": ("0.4", ":"),
     "supervised": ("0.55", "--"),

@@ -3,6 +3,7 @@
 Fitted on training clips and their digits; no speaker label is used. Axes: n clips, D embedding.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from common.run.console import UserError
 from common.run.process import rank_zero_only
 
 LEARNED = ("weights_", "bias_", "digit_means_", "mean_", "covariance_")  # what a checkpoint stores
+PARTS = ("1d", "2d", "logmel")  # the embeddings by which voices are compared, see ``common.networks.VoiceEmbedder``
 
 
 class SpeakerSpace(TransformerMixin, BaseEstimator):
@@ -39,7 +41,7 @@ class SpeakerSpace(TransformerMixin, BaseEstimator):
         mean_, covariance_: [D], [D, D] of what remains without the digits.
     """
 
-    def __init__(self, power: float = 0.35, strength: float = 0.1) -> None:
+    def __init__(self, power: float = 0.3, strength: float = 0.1) -> None:
         self.power, self.strength = power, strength
 
     def fit(self, z: np.ndarray, digit: np.ndarray) -> "SpeakerSpace":
@@ -74,33 +76,45 @@ class SpeakerSpace(TransformerMixin, BaseEstimator):
         return (self._without_digits(z) - self.mean_) @ axes / (variance.clip(min=0) + floor) ** self.power
 
 
-def to_speaker_space(train: Embeddings, *tests: Embeddings) -> list[Embeddings]:
-    """The test embeddings of each kind, in the space that the training clips give."""
-    spaces = {name: SpeakerSpace().fit(z, train.digit) for name, z in train.z.items()}
-    return [test._replace(z={name: space.transform(test.z[name]) for name, space in spaces.items()}) for test in tests]
+def fit_spaces(train: Embeddings) -> dict[str, SpeakerSpace]:
+    """A space for each kind of embedding of training clips."""
+    return {name: SpeakerSpace().fit(z, train.digit) for name, z in train.z.items() if name != "concat"}
+
+
+def fuse(spaces: Mapping[str, SpeakerSpace], embeddings: Embeddings, names: Sequence[str] = PARTS) -> np.ndarray:
+    """Several embeddings side by side, each in its own space and of length 1: [n, sum of D].
+
+    Cosine similarities of the result are the means of theirs. One space of all would take many more clips to fit.
+    """
+    return np.hstack([unit_length(spaces[name].transform(embeddings.z[name])) for name in names])
+
+
+def unit_length(z: np.ndarray) -> np.ndarray:
+    """Vectors [n, D] scaled to length 1, so that their products are cosine similarities."""
+    return z / np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
 
 
 @rank_zero_only
-def store_speaker_space(path: Path, train: Embeddings) -> None:
-    """Fit the space of both embeddings and add it to task 2's checkpoint, for ``common.voice.identify``."""
-    space = SpeakerSpace().fit(train.z["concat"], train.digit)
-    stored = {name: torch.from_numpy(getattr(space, name)) for name in LEARNED}
-    save_checkpoint(read_checkpoint(path) | {"speaker_space": stored}, path)
+def store_spaces(path: Path, spaces: Mapping[str, SpeakerSpace]) -> None:
+    """Add the spaces to task 2's checkpoint, for ``common.voice.identify``."""
+    stored = {name: {key: torch.from_numpy(getattr(spaces[name], key)) for key in LEARNED} for name in PARTS}
+    save_checkpoint(read_checkpoint(path) | {"speaker_spaces": stored}, path)
 
 
-def load_speaker_space(path: Path) -> SpeakerSpace:
-    """The space that ``store_speaker_space`` added to task 2's checkpoint.
+def load_spaces(path: Path) -> dict[str, SpeakerSpace]:
+    """The spaces that ``store_spaces`` added to task 2's checkpoint.
 
     Raises:
-        UserError: it is not there, because the training was stopped before its end.
+        UserError: they are not there, because the training was stopped before its end.
     """
-    space = SpeakerSpace()
+    spaces = {name: SpeakerSpace() for name in PARTS}
     try:
-        stored = read_checkpoint(path)["speaker_space"]
-        for name in LEARNED:
-            setattr(space, name, stored[name].numpy())
-        space.transform(np.zeros((1, len(space.mean_))))  # their shapes fit
+        stored = read_checkpoint(path)["speaker_spaces"]
+        for name, space in spaces.items():
+            for key in LEARNED:
+                setattr(space, key, stored[name][key].numpy())
+            space.transform(np.zeros((1, len(space.mean_))))  # their shapes fit
     except Exception as error:
         message = f"{path}: no statistics of its training embeddings; make it with `python task2.py`"
         raise UserError(message) from error
-    return space
+    return spaces

@@ -17,6 +17,7 @@ from common.corpus.clips import systematic_sample
 from common.evaluate import Embeddings
 from common.intervals import accuracy_metrics, ci95, compare, resampled_speakers
 from common.run.console import UserError
+from common.speaker_space import unit_length
 
 NEIGHBOURS = (1, 3, 5, 7, 11, 15)
 FOLDS = 5
@@ -218,11 +219,6 @@ def _error_rates(alike: np.ndarray, different: np.ndarray) -> tuple[np.ndarray, 
         below = [np.cumsum(kind, axis=-1) / kind.sum(axis=-1, keepdims=True) for kind in (different, alike)]
     accepted, rejected = (np.concatenate([np.zeros_like(kind[..., :1]), kind], axis=-1) for kind in below)
     return 1 - accepted, rejected
-
-
-def unit_length(z: np.ndarray) -> np.ndarray:
-    """Vectors [n, D] scaled to length 1, so that their products are cosine similarities."""
-    return z / np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
 
 
 def equal_error_rate(scores: np.ndarray, same: np.ndarray) -> tuple[float, float]:

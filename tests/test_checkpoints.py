@@ -13,8 +13,9 @@ from common.checkpoints import MAX_BYTES, load
 from common.data import SpokenDigits
 from common.evaluate import embed
 from common.modules import ContrastiveModel, DigitClassifier
+from common.networks import VoiceEmbedder
 from common.run.console import UserError
-from common.speaker_space import load_speaker_space, store_speaker_space
+from common.speaker_space import fit_spaces, load_spaces, store_spaces
 from common.training import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple", "ignore:Sparse invariant")  # of strange files
@@ -87,7 +88,7 @@ def test_the_class_and_its_arguments_are_stored_and_the_label_may_be_anything(ma
     model, path = make(), tmp_path / "model/best.ckpt"
     fit(model, tones, make_run(tmp_path), "model", label="supervised 1d\nor contrastive: as you like")
     if isinstance(model, ContrastiveModel):
-        store_speaker_space(path, embed(model.embedder, tones.loader("train")))
+        store_spaces(path, fit_spaces(embed(VoiceEmbedder(model.embedder), tones.loader("train"))))
     for loaded in (load(path, type(model)), type(model).load_from_checkpoint(path)):  # ours, and Lightning's
         assert type(loaded) is type(model) and loaded.hparams == model.hparams and same_weights(loaded, model)
 
@@ -215,7 +216,7 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused_unread(stored, monk
 
 def test_a_checkpoint_without_its_speaker_space_is_refused(tmp_path, tones):
     stored = Stored(ContrastiveModel, tmp_path / "best.ckpt", tones)
-    stored.load = lambda: load_speaker_space(stored.path)
+    stored.load = lambda: load_spaces(stored.path)
     stored.save()
     stored.is_refused("no statistics")
 

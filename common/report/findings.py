@@ -3,15 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from common.run.console import model_name
-
 Models = dict[str, dict[str, Any]]
-LEARNED = 0.5  # accuracy of digits below which there is nothing to compare
+LEARNED = 0.8  # accuracy of digits below which it is too early to compare anything
 CONDITIONS = ("white_0db_acc", "babble_10db_acc", "reverb_600ms_acc", "telephone_acc")
 
 
 def finding(folder: str, models: Models) -> str:
-    """One or two sentences about the results of a task; empty if its metrics lack what they speak of."""
+    """A few sentences about the results of a task; empty if its metrics lack what they speak of."""
     try:
         return _FINDINGS[folder](models)
     except (KeyError, TypeError, ValueError):  # metrics of another version, or of an interrupted task
@@ -19,48 +17,45 @@ def finding(folder: str, models: Models) -> str:
 
 
 def _supervised(models: Models) -> str:
-    best = _best(models)
-    if models[best]["test_acc"] < LEARNED:
-        return _nothing(models[best]["test_acc"])
-    worst = models[best]["worst_speaker"], models[best]["worst_speaker_acc"]
-    conditions = {key: models[best][key] for key in CONDITIONS}
-    hardest = min(conditions, key=lambda key: conditions[key])
+    one, two = models["1d"], models["2d"]
+    if max(one["test_acc"], two["test_acc"]) < LEARNED:
+        return _too_early(one | two)
+    hardest = min(CONDITIONS, key=lambda key: two[key])
     return (
-        f"{_name(best)} is right for {_percent(models[best]['test_acc'])} of the clips of unseen speakers, and for "
-        f"{_percent(worst[1])} of those of the speaker whom it reads worst, {worst[0]}. "
-        f"{_versus('2D', '1D', models['2d'], 'over_1d')} "
-        f"The hardest condition for it is {_condition(hardest)}: {_percent(conditions[hardest])}."
+        f"The 1D model is right for {_percent(one['test_acc'])} of the clips of unseen speakers, the 2D model for "
+        f"{_percent(two['test_acc'])} and for {_percent(two['worst_speaker_acc'])} of those of its worst speaker, "
+        f"{two['worst_speaker']}. {_versus('2D', '1D', two, 'over_1d')} What 2D finds hardest is "
+        f"{_condition(hardest)}: {_percent(two[hardest])}."
     )
 
 
 def _contrastive(models: Models) -> str:
-    trained = {name: models[name] for name in ("1d", "2d", "concat")}
-    best = _best(trained)
-    text = (
-        f"A linear probe reads {_percent(models[best]['test_acc'])} of the digits from the embeddings ({_name(best)}). "
-    )
-    text += _versus("training", "no training", models[best], "over_untrained")
-    if models["logmel"]["test_acc"] >= models[best]["test_acc"]:
-        text += f" Log-mel statistics, which learned nothing, reach {_percent(models['logmel']['test_acc'])}."
-    return text
+    concat, logmel = models["concat"], models["logmel"]
+    text = f"A linear probe reads {_percent(concat['test_acc'])} of the digits from both embeddings. "
+    text += _versus("training", "no training", concat, "over_untrained")
+    if logmel["test_acc"] >= concat["test_acc"]:
+        text += f" Log-mel statistics, which learned nothing, reach {_percent(logmel['test_acc'])}."
+    return text if concat["test_acc"] >= LEARNED else f"{_too_early(concat)} {text}"
 
 
 def _speakers(models: Models) -> str:
-    concat, control = models["concat"], "an average of the spectrogram (logmel)"
-    return (
-        f"With other digits enrolled, {_percent(concat['text_independent_acc'])} of the clips are given to their "
-        f"speaker (concat). {_versus('this', control, concat, 'over_logmel')} Over other microphones it is "
-        f"{_percent(concat['mismatch_text_independent_acc'])}. "
-        f"{_versus('this', control, concat, 'mismatch_over_logmel')}"
-    )
+    sentences = []
+    for channel, prefix in (("With other digits enrolled", ""), ("Over other microphones", "mismatch_")):
+        accuracy = _percent(models["concat"][f"{prefix}text_independent_acc"])
+        sentences.append(f"{channel}, {accuracy} of the clips are given to their speaker by both embeddings.")
+        key = f"{prefix}over_logmel"
+        control = "an average of the spectrogram, which learned nothing,"
+        sentences.append(_versus("this", control, models["concat"], key))
+        sentences.append(_versus("all three together", "that average", models["fusion"], key))
+    return " ".join(sentences)
 
 
 def _finetuned(models: Models) -> str:
-    best = _best(models)
-    if models[best]["test_acc"] < LEARNED:
-        return _nothing(models[best]["test_acc"])
-    text = f"The best configuration, {_name(best)}, is right for {_percent(models[best]['test_acc'])} of the clips. "
-    return text + _versus("fine-tuning both encoders", "freezing them", models["concat_finetuned"], "over_frozen")
+    tuned = models["concat_finetuned"]
+    if max(each["test_acc"] for each in models.values()) < LEARNED:
+        return _too_early(tuned)
+    text = f"With both encoders fine-tuned, {_percent(tuned['test_acc'])} of the clips are read right. "
+    return text + _versus("fine-tuning", "freezing", tuned, "over_frozen")
 
 
 _FINDINGS: dict[str, Callable[[Models], str]] = {
@@ -84,20 +79,11 @@ def _versus(one: str, other: str, numbers: dict[str, Any], key: str) -> str:
     return f"{one[0].upper()}{one[1:]} {verdict}"
 
 
-def _nothing(accuracy: float) -> str:
+def _too_early(numbers: dict[str, Any]) -> str:
     return (
-        f"Nothing has been learned yet: the best model is right for {_percent(accuracy)} of the clips, and guessing "
-        "for 10%. Train on more clips or for more epochs before comparing anything."
+        f"Little has been learned yet: {_percent(numbers['test_acc'])} of the clips are right, and guessing gives 10%. "
+        "Train on more clips or for more epochs before comparing anything."
     )
-
-
-def _best(models: Models) -> str:
-    return max(models, key=lambda name: models[name]["test_acc"])
-
-
-def _name(model: str) -> str:
-    name = model_name(model)
-    return f"{name[0].upper()}{name[1:]}"
 
 
 def _condition(key: str) -> str:

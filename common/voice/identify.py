@@ -23,11 +23,11 @@ from common.batches import Batch
 from common.checkpoints import load
 from common.corpus.clips import visible_names
 from common.evaluate import embed
-from common.networks import ContrastiveNetwork
+from common.networks import ContrastiveNetwork, VoiceEmbedder
 from common.run.cli import Parser, Settings, a_folder, number, run
 from common.run.console import UserError, printable
-from common.speaker_space import load_speaker_space
-from common.speakers import equal_error_rate, unit_length
+from common.speaker_space import fuse, load_spaces, unit_length
+from common.speakers import equal_error_rate
 from common.voice.recordings import answer, report
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
@@ -75,10 +75,11 @@ class Enrolment:
 
 
 def main(task2_checkpoint: Path, enrol: Path, queries: list[Path], as_json: bool, threshold: float | None) -> None:
-    model, space = load(task2_checkpoint, ContrastiveNetwork), load_speaker_space(task2_checkpoint)
+    embedder = VoiceEmbedder(load(task2_checkpoint, ContrastiveNetwork).embedder)
+    spaces = load_spaces(task2_checkpoint)
 
     def embeddings(batches: list[Batch]) -> np.ndarray:
-        return space.transform(embed(model.embedder, batches).z["concat"])  # [n, D]
+        return fuse(spaces, embed(embedder, batches))  # [n, D]
 
     people = [enrol / name for name in visible_names(enrol) if (enrol / name).is_dir()]
     files = [person / name for person in people for name in visible_names(person) if name.lower().endswith(SUFFIXES)]

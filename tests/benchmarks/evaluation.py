@@ -29,7 +29,7 @@ from common.evaluate import Embeddings, embed, linear_probe, tsne
 from common.modules import ContrastiveModel, DigitClassifier
 from common.run.cli import Settings
 from common.run.output import Run
-from common.speaker_space import to_speaker_space
+from common.speaker_space import SpeakerSpace
 from common.speakers import count_similarities, fit_neighbours, halves, verify
 from common.training import fit
 
@@ -47,7 +47,8 @@ def clusters(n: int, seed: int, width: int = 256, spread: float = 2.0) -> Embedd
 
 
 def whitened_clusters() -> Embeddings:
-    return to_speaker_space(clusters(16_000, 1), clusters(10_000, 3))[0]
+    train, test = clusters(16_000, 1), clusters(10_000, 3)
+    return test._replace(z={"concat": SpeakerSpace().fit(train.z["concat"], train.digit).transform(test.z["concat"])})
 
 
 def probe() -> str:

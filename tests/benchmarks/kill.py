@@ -70,7 +70,10 @@ def results(folder: Path, output: str) -> dict[str, Any]:
     for path in files:
         if path.suffix == ".ckpt":
             checkpoint = torch.load(path, weights_only=True)
-            parts = [*checkpoint["state_dict"].values(), *checkpoint.get("speaker_space", {}).values()]
+            parts = [
+                *checkpoint["state_dict"].values(),
+                *(part for space in checkpoint.get("speaker_spaces", {}).values() for part in space.values()),
+            ]
             tensors[path] = [part.numpy().tobytes() for part in parts]
     # Killed builds leave hidden files, which a run deletes when they are an hour old.
     caches = [path for path in (folder / "data/cache").iterdir() if not path.name.startswith(".")]

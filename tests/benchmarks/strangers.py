@@ -22,8 +22,9 @@ from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import embed
 from common.modules import ContrastiveModel
+from common.networks import VoiceEmbedder
 from common.run.cli import Settings, number, run, task_parser
-from common.speaker_space import load_speaker_space
+from common.speaker_space import fuse, load_spaces
 from common.voice.identify import Enrolment
 
 
@@ -45,8 +46,8 @@ def main(draws: int, **flags: Any) -> None:
     settings = Settings(**flags)
     data = SpokenDigits(**settings.data)
     model = load(settings.task2_checkpoint, ContrastiveModel, data)
-    test = embed(model.embedder, data.loader("test"))
-    z = load_speaker_space(settings.task2_checkpoint).transform(test.z["concat"])
+    test = embed(VoiceEmbedder(model.embedder), data.loader("test"))
+    z = fuse(load_spaces(settings.task2_checkpoint), test)
     rng = np.random.default_rng(settings.seed)
     table = [["people", "clips each", "identified", "rejected", "closest", "expected"]]
     for people in (2, 6):

@@ -51,7 +51,7 @@ MEASURES = {
     "task1_supervised": (["1d", "2d"], f"val test {CONDITIONS}", {"val_loss", "test_loss", *CALIBRATION}),
     "task2_contrastive": ([*FORMATS, *(f"untrained_{name}" for name in FORMATS), "logmel"], "train val test", {"C"}),
     "task4_biometrics": (
-        [*FORMATS, "untrained", "logmel", "supervised"],
+        [*FORMATS, "fusion", "untrained", "logmel", "supervised"],
         "test text_independent mismatch mismatch_text_independent",
         {"k", *EQUAL_ERROR_RATES, *(f"mismatch_{key}" for key in EQUAL_ERROR_RATES)},
     ),
@@ -222,7 +222,7 @@ def test_the_report_holds_all_pictures_and_sounds(folder, run_here, monkeypatch,
             continue  # it is part of the overview and of the map
         assert base64.b64encode((folder / path).read_bytes()).decode() in page, path
     clips = json.loads(re.search(r'<script type="application/json" id="clips">(.*?)</script>', page)[1])["clips"]
-    assert len(clips) == 100 and SYNTHETIC_NAME in page and "Nothing has been learned yet" in page
+    assert len(clips) == 100 and SYNTHETIC_NAME in page and "What was found" in page
     assert not re.search(r"\b(src|href)=.?https?:", page) and "No results" not in page and len(page) < 8_000_000
 
 

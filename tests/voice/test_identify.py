@@ -2,6 +2,7 @@
 
 import functools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +11,16 @@ import torch
 from conftest import tone
 from test_predict import run_command, save
 
+from common.batches import Batch
 from common.checkpoints import load
+from common.corpus.decode import standardise
 from common.data import SpokenDigits
-from common.evaluate import Embeddings, embed
+from common.evaluate import embed
 from common.modules import ContrastiveModel
+from common.networks import VoiceEmbedder
 from common.run.console import UserError
-from common.speaker_space import SpeakerSpace, load_speaker_space, store_speaker_space
-from common.speakers import equal_error_rate, unit_length
+from common.speaker_space import fit_spaces, fuse, load_spaces, store_spaces, unit_length
+from common.speakers import equal_error_rate
 from common.voice.identify import Enrolment
 from common.voice.recordings import read_recording
 
@@ -70,8 +74,12 @@ def test_a_threshold_takes_two_people_and_two_recordings_of_one():
 # --- the command
 
 
-TRAINING = np.random.default_rng(0).normal(size=(600, 256)) * np.linspace(0.5, 2, 256) + 0.1  # made-up embeddings
-DIGITS = np.arange(len(TRAINING)) % 3
+def training_clips() -> list[Batch]:
+    """Clips of made-up speakers of three digits, for the speaker spaces."""
+    rng = np.random.default_rng(0)
+    waves = [tone(100 * (1 + digit) * rng.uniform(0.8, 5), 0.4, 16_000) for digit in range(3) for _ in range(30)]
+    waves = np.stack([standardise(wave + 0.01 * rng.normal(size=len(wave)), 16_000) for wave in waves])
+    return [Batch(torch.from_numpy(waves), torch.arange(90) // 30, torch.zeros(90, dtype=torch.long))]
 
 
 @pytest.fixture
@@ -88,8 +96,8 @@ def people(tmp_path, monkeypatch):
         for i, change in enumerate((0.96, 0.98, 1.02, 1.04)):
             soundfile.write(folder / f"{i}.{kind}", tone(frequency * change, 0.4, 22_050), 22_050)
     torch.manual_seed(0)
-    save(ContrastiveModel())
-    store_speaker_space(tmp_path / "best.ckpt", Embeddings({"concat": TRAINING}, DIGITS, np.empty(0)))
+    save(model := ContrastiveModel())
+    store_spaces(tmp_path / "best.ckpt", fit_spaces(embed(VoiceEmbedder(model.embedder), training_clips())))
     return tmp_path / "people"
 
 
@@ -118,14 +126,11 @@ def test_a_given_threshold_decides_and_serves_one_person_too(people, identify):
     assert identify("--enrol", "strangers", "--threshold=0", "carl.ogg")[1].startswith("carl ")
 
 
-def test_the_similarity_is_that_of_both_formats_in_the_speaker_space(people, identify):
+def test_the_similarity_is_that_of_all_three_embeddings_in_their_spaces(people, identify):
     files = [*sorted(people.glob("anna/*")), *sorted(people.glob("ben/*")), "carl.ogg", "ben.flac", "anna.wav"]
-    model = load("best.ckpt", ContrastiveModel)
-    with torch.no_grad():
-        alone = [model(torch.from_numpy(read_recording(file))[None]).values() for file in files]
-    z = unit_length(
-        SpeakerSpace().fit(TRAINING, DIGITS).transform(np.array([torch.cat([*pair], dim=1)[0] for pair in alone]))
-    )
+    model = VoiceEmbedder(load("best.ckpt", ContrastiveModel).embedder)
+    alone = [Batch(torch.from_numpy(read_recording(file))[None], *torch.zeros(2, 1)) for file in files]
+    z = unit_length(fuse(load_spaces(Path("best.ckpt")), embed(model, alone)))
     answers = json.loads(identify("--enrol", "people", "--json", *files[8:])[1])["answers"]
     for answer, query in zip(answers, z[8:], strict=True):
         expected = {"anna": soft_maximum(z[:4] @ query), "ben": soft_maximum(z[4:8] @ query)}
@@ -168,7 +173,7 @@ def test_other_files_are_no_recordings(people, identify):
 )
 def test_an_error_is_one_line(people, identify, folder, checkpoint, message):
     early = torch.load("best.ckpt", weights_only=True)
-    del early["speaker_space"]
+    del early["speaker_spaces"]
     torch.save(early, "early.ckpt")
     code, out, _ = identify("--enrol", folder, "--task2-checkpoint", f"{checkpoint}.ckpt", "carl.ogg")
     assert out == "" and isinstance(code, str) and message in code and "\n" not in code
@@ -176,7 +181,7 @@ def test_an_error_is_one_line(people, identify, folder, checkpoint, message):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork")
-def test_the_checkpoint_of_task_2_holds_the_speaker_space_of_its_training_clips(
+def test_the_checkpoint_of_task_2_holds_the_speaker_spaces_of_its_training_clips(
     tmp_path, monkeypatch, write_tones, run_here, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -186,6 +191,7 @@ def test_the_checkpoint_of_task_2_holds_the_speaker_space_of_its_training_clips(
     code, out, _ = run_command(run_here, capsys, "identify", "--enrol", "tones", "tones/carl/3_carl_0.wav")
     assert code == 0 and out.startswith("carl"), "the query is among the enrolled recordings"
     path = tmp_path / "task2_contrastive/checkpoints/best.ckpt"
-    train = embed(load(path, ContrastiveModel).embedder, SpokenDigits("tones").loader("train"))
-    expected = SpeakerSpace().fit(train.z["concat"], train.digit)
-    assert np.allclose(load_speaker_space(path).covariance_, expected.covariance_, atol=1e-5)
+    embedder = VoiceEmbedder(load(path, ContrastiveModel).embedder)
+    expected = fit_spaces(embed(embedder, SpokenDigits("tones").loader("train")))
+    for name, space in load_spaces(path).items():
+        assert np.allclose(space.covariance_, expected[name].covariance_, atol=1e-5)
