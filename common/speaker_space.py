@@ -84,9 +84,12 @@ def fit_spaces(train: Embeddings) -> dict[str, SpeakerSpace]:
 def fuse(spaces: Mapping[str, SpeakerSpace], embeddings: Embeddings, names: Sequence[str] = PARTS) -> np.ndarray:
     """Several embeddings side by side, each in its own space and of length 1: [n, sum of D].
 
-    Cosine similarities of the result are the means of theirs. One space of all would take many more clips to fit.
+    Cosine similarities of the result are the means of theirs, in which the log-mel statistics weigh as much as the
+    encoders together. One space of all embeddings would take many more clips to fit.
     """
-    return np.hstack([unit_length(spaces[name].transform(embeddings.z[name])) for name in names])
+    weights = [max(len(names) - 1, 1) ** 0.5 if name == "logmel" else 1.0 for name in names]
+    parts = [unit_length(spaces[name].transform(embeddings.z[name])) for name in names]
+    return np.hstack([weight * part for weight, part in zip(weights, parts, strict=True)])
 
 
 def unit_length(z: np.ndarray) -> np.ndarray:

@@ -78,5 +78,8 @@ def test_several_embeddings_have_a_space_each_and_their_similarity_is_the_mean()
     first, second, both = (fuse(spaces, train, names) for names in (["1d"], ["2d"], ["1d", "2d"]))
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1)
     np.testing.assert_allclose(both @ both.T / 2, (first @ first.T + second @ second.T) / 2, atol=1e-9)
+    spaces["logmel"], train.z["logmel"] = spaces["1d"], train.z["1d"]
+    all_three = fuse(spaces, train)
+    np.testing.assert_allclose(all_three @ all_three.T / 4, (2 * first @ first.T + both @ both.T) / 4, atol=1e-9)
     again = fit_spaces(train._replace(speaker=train.speaker[::-1]))
     np.testing.assert_array_equal(fuse(again, train, ["1d"]), first, "no speaker label is used")
