@@ -55,7 +55,9 @@ def main(settings: Settings) -> None:
             draw_embeddings(run.folder / plots[-1], {model: layout}, {coloring: labels}, caption)
     plots.append("overview.png")
     draw_embeddings(run.folder / plots[-1], layouts, colorings, caption)
-    predicted = {name: predict_digits(model, data.loader("test")).predicted for name, model in supervised.items()}
+    predicted = {
+        name: predict_digits(model, data.loader("test")).predicted.numpy() for name, model in supervised.items()
+    }
     write_map(run.folder / "map.json", data, settings.seed, embeddings, layouts, predicted)
     if not all((run.folder / name).is_file() for name in plots):
         raise UserError(f"{run.folder}: some of its {len(plots)} pictures could not be drawn, as said above")

@@ -54,8 +54,8 @@ def main(settings: Settings) -> None:
         clean = embed(embedder, data.loader("test"))
         changed = embed(embedder, map(other_microphones(), data.loader("test")))
         for name, parts in (ROWS if kind == "trained" else {kind: ("1d", "2d")}).items():
-            sides = (each._replace(z={name: fuse(spaces, each, parts)}) for each in (clean, changed))
-            found[name] = recognise(*sides, name, settings.seed, data.speakers)
+            same, other = (each._replace(z={name: fuse(spaces, each, parts)}) for each in (clean, changed))
+            found[name] = recognise(same, other, name, settings.seed, data.speakers)
     results = {name: each.results for name, each in found.items()}
     query = halves(clean, settings.seed)[1]
     for name in ("1d", "2d", "concat", "fusion"):

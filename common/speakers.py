@@ -65,33 +65,27 @@ def recognise(
         name: which embedding.
         names: of the speakers.
     """
-    results: dict = {}
     enrolment, _ = halves(clean, seed)
     neighbours = fit_neighbours(enrolment, name, seed)
     other_digits = [(fit_neighbours(part, name, seed, across_digits=True), rows) for part, rows in digit_parts(clean)]
-    speaker = clean.speaker[np.concatenate([np.zeros(0, dtype=int), *(rows for _, rows in other_digits)])]
-    kept: list = []
-    correct = {}
+    speaker = np.concatenate([clean.speaker[:0], *(clean.speaker[rows] for _, rows in other_digits)])
+    results: dict = {}
+    predicted, curves, correct = {}, {}, {}
     for prefix, asked in (("", clean), ("mismatch_", changed)):
         query = halves(asked, seed)[1]
-        predicted = neighbours.predict(query.z[name])
-        results |= accuracy_metrics(prefix[:-1] or "test", predicted == query.speaker, query.speaker, names)
-        found = [knn.predict(asked.z[name][rows]) for knn, rows in other_digits]  # both directions: each clip is asked
-        if other_digits:
+        predicted[prefix] = neighbours.predict(query.z[name])
+        results |= accuracy_metrics(prefix[:-1] or "test", predicted[prefix] == query.speaker, query.speaker, names)
+        if other_digits:  # both directions together: each clip is asked once
+            found = [knn.predict(asked.z[name][rows]) for knn, rows in other_digits]
             correct[prefix] = np.concatenate(found) == speaker
             results |= accuracy_metrics(f"{prefix}text_independent", correct[prefix], speaker, names)
-        counts = count_similarities(enrolment, query, name)
-        trials = {"eer": counts.sum(axis=0), "other_digits_eer": counts[0], "same_digit_eer": counts[1]}
-        for size in GROUPS:
-            sides = (average_clips(part, name, size, seed) for part in (enrolment, query))
-            trials[f"eer_{size}_clips"] = count_similarities(*sides, name).sum(axis=0)
-        for measure, counted in trials.items():
-            curve = verify(counted)
+        curves[prefix] = verify_all(enrolment, query, name, seed)
+        for measure, curve in curves[prefix].items():
             results[f"{prefix}{measure}"] = curve and curve.eer
-            if curve and curve.eer_ci95:
+            if curve:
                 results[f"{prefix}{measure}_ci95"] = curve.eer_ci95
-        kept = kept or [predicted, verify(trials["eer"])]
-    return Recognition(results | {"k": neighbours.n_neighbors}, *kept, correct, speaker)
+    results["k"] = neighbours.n_neighbors
+    return Recognition(results, predicted[""], curves[""]["eer"], correct, speaker)
 
 
 def fit_neighbours(enrolment: Embeddings, name: str, seed: int, across_digits: bool = False) -> KNeighborsClassifier:
@@ -180,6 +174,16 @@ def count_similarities(enrolment: Embeddings, query: Embeddings, name: str) -> n
         index = np.ravel_multi_index((same_digit, np.broadcast_to(other, place.shape), place), shape)
         own[:] = np.bincount(index.ravel(), minlength=own.size).reshape(shape)
     return counts.swapaxes(0, 1)
+
+
+def verify_all(enrolment: Embeddings, query: Embeddings, name: str, seed: int) -> dict[str, Verification | None]:
+    """Verify single clips, averages of several, and pairs with and without a common digit apart, see ``verify``."""
+    counts = count_similarities(enrolment, query, name)
+    curves = {"eer": verify(counts.sum(axis=0))}
+    for size in GROUPS:
+        averages = [average_clips(part, name, size, seed) for part in (enrolment, query)]
+        curves[f"eer_{size}_clips"] = verify(count_similarities(averages[0], averages[1], name).sum(axis=0))
+    return curves | {"other_digits_eer": verify(counts[0]), "same_digit_eer": verify(counts[1])}
 
 
 def verify(counts: np.ndarray) -> Verification | None:

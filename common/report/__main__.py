@@ -93,8 +93,8 @@ def write_page(path: Path, **content: Any) -> None:
     helpers = {"is_detail": is_detail, "is_control": lambda model: model.startswith(CONTROLS)}
     lowest = min((row["interval"][0] for _, rows in content["groups"] for row in rows), default=0.0)
     start = min(math.floor(10 * lowest) / 10, 0.8)  # of the picture's scale, which ends with 1
-    helpers |= {"start": start, "percent": lambda value: round(100 * (value - start) / (1 - start), 2)}
-    write_atomically(path, environment.get_template("page.html").render(content | helpers))
+    helpers["percent"] = lambda value: round(100 * (value - start) / (1 - start), 2)
+    write_atomically(path, environment.get_template("page.html").render(content | helpers | {"start": start}))
 
 
 def main(seconds: list[str], recordings: list[Path]) -> None:
@@ -116,8 +116,8 @@ if __name__ == "__main__":
     parser = Parser(__doc__)
     parser.prog = "python -m common.report"
     parser.add_argument("seconds", nargs="*", metavar="SECONDS", help="how long each task took, in their order")
-    more = {"nargs": "+", "type": Path, "default": [], "metavar": "FILE"}
-    parser.add_argument("--recordings", **more, help="sound files of one spoken digit each, to put on the map")
+    text = "sound files of one spoken digit each, to put on the map"
+    parser.add_argument("--recordings", nargs="+", type=Path, default=[], metavar="FILE", help=text)
     arguments = parser.parse_args()
     set_up_output()
     try:
