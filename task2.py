@@ -25,11 +25,11 @@ from common.evaluate import Embeddings, calibrated, embed, linear_probe
 from common.intervals import compare
 from common.losses import info_nce
 from common.modules import ContrastiveModel
-from common.networks import LogMelStatistics, VoiceEmbedder
+from common.networks import LogMelStatistics
 from common.plots import draw_bars, draw_learning_curves
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
-from common.speaker_space import fit_spaces, store_spaces
+from common.speaker_space import store_spaces
 from common.training import fit
 
 
@@ -42,11 +42,12 @@ def main(settings: Settings) -> None:
     run.open()
 
     untrained = probe(embed_sets(calibrated(model.embedder, data.loader("train")), data), data)
-    (statistics, _), *_ = probe(embed_sets(LogMelStatistics(), data), data).values()
+    averages = embed_sets(LogMelStatistics(), data)
+    (statistics, _), *_ = probe(averages, data).values()
     history = fit(model, data, run, "checkpoints", label="contrastive")
     embedded = embed_sets(model.embedder, data)
-    voices = embed(VoiceEmbedder(model.embedder), data.loader("train"))
-    store_spaces(run.folder / "checkpoints" / "best.ckpt", fit_spaces(voices))  # for common.voice.identify
+    voices = embedded[0]._replace(z=embedded[0].z | averages[0].z)
+    store_spaces(run.folder / "checkpoints" / "best.ckpt", voices)  # for common.voice.identify
 
     results, controls = {}, {}
     for name, (result, correct) in probe(embedded, data).items():

@@ -13,6 +13,8 @@ overview.png, map.json, the same points with their sounds for the report, and me
 
 from pathlib import Path
 
+from torch import nn
+
 from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import embed, predict_digits, tsne
@@ -37,7 +39,7 @@ def main(settings: Settings) -> None:
         "contrastive_1d": contrastive,
         "contrastive_2d": contrastive,
     }
-    run = Run(settings, data.describe(), contrastive.sizes(), contrastive)
+    run = Run(settings, data.describe(), contrastive.sizes(), contrastive, nn.ModuleDict(supervised))
     run.open()
 
     embeddings, layouts = {}, {}

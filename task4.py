@@ -42,12 +42,12 @@ QUESTIONS = {"same microphone": "text_independent_acc", "other microphones": "mi
 
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
-    model = load(settings.task2_checkpoint, ContrastiveNetwork, data)
+    model, untrained = load(settings.task2_checkpoint, ContrastiveNetwork, data), Embedder()
     supervised = load_supervised(settings, data)
-    run = Run(settings, data.describe(), model.embedder.sizes(), model.embedder)
+    run = Run(settings, data.describe(), model.embedder.sizes(), model.embedder, supervised.get("supervised"))
     run.open()
 
-    embedders = {"trained": VoiceEmbedder(model.embedder), "untrained": calibrated(Embedder(), data.loader("train"))}
+    embedders = {"trained": VoiceEmbedder(model.embedder), "untrained": calibrated(untrained, data.loader("train"))}
     found = {}
     for kind, embedder in (embedders | supervised).items():
         spaces = fit_spaces(embed(embedder, data.loader("train")))
@@ -73,9 +73,8 @@ def main(settings: Settings) -> None:
         if key in results["1d"]
     }
     caption = f"{data.caption('test')}, 95% intervals over speakers"
-    chance = 1 / len(data.names("test"))
     title = "Speaker identification with other digits than enrolled"
-    if bars:
+    if chance := results["1d"]["text_independent_chance"]:
         draw_bars(run.folder / "speakers.png", bars, title, caption, {"chance": chance})
     run.write_metrics("Speaker identification by k-NN on contrastive embeddings", results)
 

@@ -2,10 +2,12 @@
 
 Rooms and voices are made by other methods than in training's augmentation (``common.augmentation``): voices are those
 of test speakers, rooms come from the image-source method, the telephone is a filter in time. White noise is one of the
-colours of training's noise. All random numbers have a seed of their own. Axes: B batch, N samples.
+colours of training's noise, and another microphone is a smooth random curve as training's equaliser is, though of other
+shapes. All random numbers have a seed of their own. Axes: B batch, N samples.
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -27,8 +29,8 @@ ACTIVE = 1e-3  # frames within 30 dB of the loudest one are speech
 def conditions(clips: Examples) -> dict[str, Condition]:
     """The conditions by the keys that their results have, such as ``white_20db``.
 
-    Each draws its own random numbers, so every model is tested on the same sounds if each gets fresh conditions and the
-    batches of ``clips`` in order.
+    Each counts the clips that it gets and draws anew for each. So every model is tested on the same sounds, whatever
+    the size of the batches, if each gets fresh conditions and the batches of ``clips`` in order.
     """
     noise = {f"white_{snr}db": functools.partial(add_white_noise, snr_db=snr) for snr in (20, 10, 0)}
     babble = {f"babble_{snr}db": functools.partial(add_babble, clips=clips, snr_db=snr) for snr in (20, 10)}
@@ -43,11 +45,13 @@ def other_microphones() -> Condition:
 
 
 def _condition(change: Callable[..., np.ndarray]) -> Condition:
-    random = np.random.default_rng(2_000_000)  # not a seed of a training
+    numbers = itertools.count(2_000_000)  # seeds of the clips; not one of a training
 
     def apply(batch: Batch) -> Batch:
         speech, speaker = batch.waveform.cpu().numpy() / 32768, batch.speaker.cpu().numpy()
-        samples = change(speech, speaker=speaker, random=random)  # [B, N]
+        randoms = [np.random.default_rng(next(numbers)) for _ in speech]
+        parts = zip(speech[:, None], speaker[:, None], randoms, strict=True)
+        samples = np.concatenate([change(clip, speaker=who, random=random) for clip, who, random in parts])  # [B, N]
         # As loud as a cache file: the encoders do not hear loudness, but int16 would clip what is added.
         samples *= 32000 / np.abs(samples).max(axis=1, keepdims=True).clip(min=1e-9)
         return batch._replace(waveform=torch.from_numpy(samples.round().astype(np.int16)).to(batch.waveform.device))

@@ -217,10 +217,8 @@ def draw_det(path: Path, curves: dict[str, Verification | None], title: str, cap
                 # The normal deviate of no errors is infinite: they are drawn at the edge of the plot.
                 x, y = ndtri(np.clip([curve.false_accepts, curve.false_rejects], ERROR_RATES[0], 0.999))
                 eer = ndtri(max(curve.eer, ERROR_RATES[0]))
-                label = f"{model_name(name)}: EER {curve.eer:.1%}"
-                if curve.eer_ci95:
-                    low, high = curve.eer_ci95
-                    label += f" [{100 * low:.1f}, {100 * high:.1f}]"
+                low, high = curve.eer_ci95
+                label = f"{model_name(name)}: EER {curve.eer:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
                 axes.plot(x, y, line, color=color, label=label)
                 axes.plot(eer, eer, "o", color=color, markeredgecolor="white")
         for axis in (axes.xaxis, axes.yaxis):

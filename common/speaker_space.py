@@ -98,8 +98,9 @@ def unit_length(z: np.ndarray) -> np.ndarray:
 
 
 @rank_zero_only
-def store_spaces(path: Path, spaces: Mapping[str, SpeakerSpace]) -> None:
-    """Add the spaces to task 2's checkpoint, for ``common.voice.identify``."""
+def store_spaces(path: Path, train: Embeddings) -> None:
+    """Fit the spaces of ``PARTS`` and add them to task 2's checkpoint, for ``common.voice.identify``."""
+    spaces = fit_spaces(train)
     stored = {name: {key: torch.from_numpy(getattr(spaces[name], key)) for key in LEARNED} for name in PARTS}
     save_checkpoint(read_checkpoint(path) | {"speaker_spaces": stored}, path)
 

@@ -24,6 +24,7 @@ FOLDS = 5
 GROUPS = (3, 5)  # clips a side, whose embeddings are averaged
 GROUPINGS = 4
 BINS = 1000  # of similarities
+FEW_SPEAKERS = 4  # with fewer, resamples of pairs of them say nothing
 
 
 class Verification(NamedTuple):
@@ -32,8 +33,7 @@ class Verification(NamedTuple):
     false_accepts: np.ndarray  # [thresholds] share of different-speaker pairs taken for one speaker
     false_rejects: np.ndarray  # [thresholds] share of same-speaker pairs taken for two
     eer: float
-    threshold: float  # cosine similarity at the equal error rate
-    eer_ci95: list[float] | None = None  # over speakers
+    eer_ci95: list[float]  # over speakers
 
 
 class Recognition(NamedTuple):
@@ -84,6 +84,7 @@ def recognise(
             results[f"{prefix}{measure}"] = curve and curve.eer
             if curve:
                 results[f"{prefix}{measure}_ci95"] = curve.eer_ci95
+    results["text_independent_chance"] = 1 / len(np.unique(speaker)) if other_digits else None
     results["k"] = neighbours.n_neighbors
     return Recognition(results, predicted[""], curves[""]["eer"], correct, speaker)
 
@@ -181,15 +182,16 @@ def verify_all(enrolment: Embeddings, query: Embeddings, name: str, seed: int) -
     counts = count_similarities(enrolment, query, name)
     curves = {"eer": verify(counts.sum(axis=0))}
     for size in GROUPS:
-        averages = [average_clips(part, name, size, seed) for part in (enrolment, query)]
-        curves[f"eer_{size}_clips"] = verify(count_similarities(averages[0], averages[1], name).sum(axis=0))
+        one, other = (average_clips(part, name, size, seed + i) for i, part in enumerate((enrolment, query)))
+        curves[f"eer_{size}_clips"] = verify(count_similarities(one, other, name).sum(axis=0))
     return curves | {"other_digits_eer": verify(counts[0]), "same_digit_eer": verify(counts[1])}
 
 
 def verify(counts: np.ndarray) -> Verification | None:
     """Are an enrolled clip and a query of one speaker? Every speaker, and every two speakers, count the same.
 
-    The interval is over speakers, see ``common.intervals``: a resample draws them for both sides of the pairs.
+    The interval is over speakers, see ``common.intervals``: a resample draws them for both sides of the pairs. Two or
+    three speakers tell nothing about others.
 
     Args:
         counts: [S, S, bins] pairs by their similarity, see ``count_similarities``.
@@ -197,32 +199,43 @@ def verify(counts: np.ndarray) -> Verification | None:
     Returns:
         ``None`` where the pairs are all of one kind.
     """
-    pairs, speakers = counts.sum(axis=2), len(counts)
-    a, b = np.nonzero((pairs > 0) & ~np.eye(speakers, dtype=bool))
-    own = np.flatnonzero(np.diag(pairs))
+    speakers, shares = len(counts), counts / counts.sum(axis=2, keepdims=True).clip(min=1)
+    shares = shares + shares.swapaxes(0, 1)  # both ways to ask about two speakers
+    present = shares.any(axis=2)
+    a, b = np.nonzero(np.triu(present, k=1))
+    own = np.flatnonzero(np.diag(present))
     if len(a) == 0 or len(own) == 0:
         return None
-    alike = counts[own, own] / pairs[own, own, None]  # [speakers, bins] shares
-    different = counts[a, b] / pairs[a, b, None]  # [pairs of speakers, bins]
+    alike = shares[own, own]  # [speakers, bins]
+    different = shares[a, b] / shares[a, b].sum(axis=1, keepdims=True)  # [pairs of speakers, bins]
     accepts, rejects = _error_rates(alike.mean(axis=0), different.mean(axis=0))
-    crossing = int(np.abs(rejects - accepts).argmin())
-    eer = float(rejects[crossing] + accepts[crossing]) / 2
-    rates = []
+    eer = float(_where_equal(accepts, rejects))
+    if speakers < FEW_SPEAKERS:
+        return Verification(accepts, rejects, eer, [0.0, 1.0])
+    resampled = []
     for weights in np.array_split(resampled_speakers(speakers).astype(np.float32), 20):  # [resamples, S]; memory
         drawn = _error_rates(weights[:, own] @ alike, (weights[:, a] * weights[:, b]) @ different)
-        rows, places = np.arange(len(weights)), np.abs(drawn[1] - drawn[0]).argmin(axis=1)
-        rates.append((drawn[0][rows, places] + drawn[1][rows, places]) / 2)
-    threshold = 2 * crossing / BINS - 1
-    return Verification(accepts, rejects, eer, threshold, ci95(eer, np.concatenate(rates), speakers))
+        resampled.append(_where_equal(*drawn))
+    return Verification(accepts, rejects, eer, ci95(eer, np.concatenate(resampled), speakers))
 
 
 def _error_rates(alike: np.ndarray, different: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """False accepts and false rejects below and above every bin, from [..., bins] shares of pairs: [..., bins + 1]."""
+    sums = [np.cumsum(kind, axis=-1, dtype=np.float64) for kind in (different, alike)]
     # A resample of one speaker alone has no pairs of two; its rates are missing.
     with np.errstate(invalid="ignore"):
-        below = [np.cumsum(kind, axis=-1) / kind.sum(axis=-1, keepdims=True) for kind in (different, alike)]
-    accepted, rejected = (np.concatenate([np.zeros_like(kind[..., :1]), kind], axis=-1) for kind in below)
-    return 1 - accepted, rejected
+        below = [np.concatenate([0 * each[..., :1], each / each[..., -1:]], axis=-1) for each in sums]
+    return 1 - below[0], below[1]
+
+
+def _where_equal(accepts: np.ndarray, rejects: np.ndarray) -> np.ndarray:
+    """The rate where both are equal, interpolated between two bins: [..., bins + 1] -> [...]."""
+    gap = rejects - accepts  # rises from -1 to 1
+    after = np.maximum(np.argmax(gap >= 0, axis=-1), 1)[..., None]
+    (gap0, gap1), (low, high) = (
+        [np.take_along_axis(rates, place, axis=-1)[..., 0] for place in (after - 1, after)] for rates in (gap, rejects)
+    )
+    return low + (high - low) * gap0 / (gap0 - gap1)
 
 
 def equal_error_rate(scores: np.ndarray, same: np.ndarray) -> tuple[float, float]:
@@ -232,7 +245,8 @@ def equal_error_rate(scores: np.ndarray, same: np.ndarray) -> tuple[float, float
         scores: [pairs] higher means more alike.
         same: [pairs] bool, the truth; both kinds must occur.
     """
-    accepts, rejects, thresholds = det_curve(same, scores)
+    curve = zip(det_curve(same, scores), (0.0, 1.0, scores.max()), strict=True)
+    accepts, rejects, thresholds = (np.append(rates, end) for rates, end in curve)  # at the end, all are rejected
     gap = rejects - accepts  # rises with the threshold
-    threshold = min(thresholds[np.argmax(gap >= 0)], scores.max())  # it is infinite where everybody is rejected
+    threshold = min(thresholds[np.argmax(gap >= 0)], scores.max())
     return float(np.interp(0, gap, rejects)), float(threshold)

@@ -15,7 +15,7 @@ from common.evaluate import embed
 from common.modules import ContrastiveModel, DigitClassifier
 from common.networks import VoiceEmbedder
 from common.run.console import UserError
-from common.speaker_space import fit_spaces, load_spaces, store_spaces
+from common.speaker_space import load_spaces, store_spaces
 from common.training import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple", "ignore:Sparse invariant")  # of strange files
@@ -88,7 +88,7 @@ def test_the_class_and_its_arguments_are_stored_and_the_label_may_be_anything(ma
     model, path = make(), tmp_path / "model/best.ckpt"
     fit(model, tones, make_run(tmp_path), "model", label="supervised 1d\nor contrastive: as you like")
     if isinstance(model, ContrastiveModel):
-        store_spaces(path, fit_spaces(embed(VoiceEmbedder(model.embedder), tones.loader("train"))))
+        store_spaces(path, embed(VoiceEmbedder(model.embedder), tones.loader("train")))
     for loaded in (load(path, type(model)), type(model).load_from_checkpoint(path)):  # ours, and Lightning's
         assert type(loaded) is type(model) and loaded.hparams == model.hparams and same_weights(loaded, model)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from common.batches import Batch, Examples
-from common.conditions import active_power, conditions, room_response
+from common.conditions import active_power, conditions, other_microphones, room_response
 
 RATE = 16_000
 
@@ -23,9 +23,9 @@ def batches(clips, size=5):
     return [clips.__getitems__(range(start, min(start + size, 12))) for start in range(0, 12, size)]
 
 
-def changed(clips, key) -> np.ndarray:
-    condition = conditions(clips)[key]
-    return np.concatenate([condition(batch).waveform.numpy() for batch in batches(clips)]) / 32768
+def changed(clips, key, size=5) -> np.ndarray:
+    condition = other_microphones() if key == "microphone" else conditions(clips)[key]
+    return np.concatenate([condition(batch).waveform.numpy() for batch in batches(clips, size)]) / 32768
 
 
 def split(clips, key) -> tuple[np.ndarray, np.ndarray]:
@@ -64,11 +64,12 @@ def test_babble_is_made_of_other_speakers_and_as_far_below_the_speech_as_asked(c
         assert np.corrcoef(own[row], clips.inputs[row])[0, 1] > 0.9999, "nothing of his own voice is added"
 
 
-@pytest.mark.parametrize("key", ["white_10db", "babble_10db", "reverb_600ms", "telephone"])
+@pytest.mark.parametrize("key", ["white_10db", "babble_10db", "reverb_600ms", "telephone", "microphone"])
 def test_every_model_is_tested_on_the_same_sounds_and_none_is_cut(clips, key):
     before, random = clips.inputs.copy(), torch.get_rng_state()
     first, again = changed(clips, key), changed(clips, key)
     assert np.array_equal(first, again) and np.array_equal(before, clips.inputs)
+    assert np.array_equal(first, changed(clips, key, size=12)), "the size of the batches has no influence"
     assert np.abs(first).max() < 0.98 and torch.equal(torch.get_rng_state(), random)
     different = first - clips.inputs / 32768 * np.abs(first).max() / np.abs(clips.inputs / 32768).max()
     assert different.std() > 1e-3
@@ -107,3 +108,13 @@ def test_a_telephone_passes_its_band_alone():
     spectrum = np.abs(np.fft.rfft(conditions(clips)["telephone"](batch).waveform.numpy()[:, RATE // 2 :]))
     relative = [spectrum[i, f // 2] / spectrum[i, 500] for i, f in enumerate((100, 600, 3000, 6000))]
     assert relative[0] < 0.01 and relative[3] < 0.01 and min(relative[1:3]) > 0.8
+
+
+def test_each_clip_has_a_microphone_of_its_own():
+    noise = np.random.default_rng(0).standard_normal(RATE) * 3000
+    clips = Examples(np.tile(noise.astype(np.int16), (12, 1)), np.zeros(12, int), np.zeros(12, int), np.arange(12))
+    power = np.abs(np.fft.rfft(changed(clips, "microphone"))).reshape(12, -1)[:, 1:] ** 2
+    bands = power.reshape(12, 40, 200).mean(axis=2)  # of 200 Hz
+    gains = 10 * np.log10(bands / bands.mean(axis=1, keepdims=True))
+    assert 2 < (gains - gains.mean(axis=0)).std() < 12, "dB"
+    assert np.abs(np.corrcoef(gains) - np.eye(12)).max() < 0.99

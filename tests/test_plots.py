@@ -149,7 +149,7 @@ def test_conditions_are_drawn_in_their_order_with_intervals_and_chance_where_it_
 
 def test_detection_errors_are_drawn_as_normal_deviates(tmp_path, drawn):
     scores = np.linspace(6, -6, 300_000)
-    curve = Verification(norm.sf(scores), norm.cdf(scores, 1), 0.3085, 0.5, [0.2, 0.41])
+    curve = Verification(norm.sf(scores), norm.cdf(scores, 1), 0.3085, [0.2, 0.41])
     plots.draw_det(tmp_path / "a.png", {"1d": curve, "2d": None}, *TITLES)
     x, y = next(line.get_data() for line in drawn[0].axes[0].lines if line.get_label() == "1D: EER 30.9% [20.0, 41.0]")
     # The scores of both kinds of pairs are normally distributed, one standard deviation apart: a straight line.
@@ -157,7 +157,7 @@ def test_detection_errors_are_drawn_as_normal_deviates(tmp_path, drawn):
 
 
 def test_a_curve_without_errors_is_inside_the_plot(tmp_path, drawn):
-    curve = Verification(np.array([0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0]), 0.0, 0.5)
+    curve = Verification(np.array([0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0]), 0.0, [0.0, 0.1])
     plots.draw_det(tmp_path / "a.png", {"1d": curve}, *TITLES)
     axes = drawn[0].axes[0]
     for line in axes.lines[1:]:  # the curve and the dot at its EER

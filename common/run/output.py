@@ -32,7 +32,7 @@ class Run:
     Args:
         facts: what the data are, see ``common.data.SpokenDigits.describe``.
         parameters: number of parameters of each encoder.
-        pretrained: the encoders that a task begins with, if it reads any; their weights decide its results.
+        pretrained, supervised: what task 2 and task 1 trained, if the task reads it; their weights decide its results.
     """
 
     def __init__(
@@ -41,13 +41,15 @@ class Run:
         facts: dict[str, Any],
         parameters: dict[str, int],
         pretrained: nn.Module | None = None,
+        supervised: nn.Module | None = None,
     ) -> None:
         self.settings, self.folder = settings, settings.output_dir
         arguments = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
         self.record = facts | {
             "seed": settings.seed,
             "arguments": {name: value for name, value in arguments.items() if name not in NOT_RECORDED},
-            "task2_checkpoint": _digest(pretrained) if pretrained else None,
+            "task1_checkpoint": weights_digest(supervised) if supervised else None,
+            "task2_checkpoint": weights_digest(pretrained) if pretrained else None,
             "parameters": parameters,
             "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
         }
@@ -141,12 +143,14 @@ def _what_decides(record: dict[str, Any]) -> dict[str, Any]:
     inputs = {
         "corpus": record["fingerprint"],
         "split": record["split"],
+        "task 1's encoders": record["task1_checkpoint"],
         "task 2's encoders": record["task2_checkpoint"],
     }
     return {name: value for name, value in (arguments | inputs).items() if name not in WITHOUT_INFLUENCE}
 
 
-def _digest(module: nn.Module) -> str:
+def weights_digest(module: nn.Module) -> str:
+    """A short text that changes with the weights."""
     weights = b"".join(value.cpu().numpy().tobytes() for value in module.state_dict().values())
     return hashlib.sha256(weights).hexdigest()[:16]
 

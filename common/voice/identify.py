@@ -33,7 +33,7 @@ from common.voice.recordings import answer, report
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 # Towards 0 the closest of a person's recordings decides, which is best where there are many; towards infinity their
 # mean, which is best where there are few. This comes near both.
-SOFTNESS = 0.2
+SOFTNESS = 0.05
 
 
 class Enrolment:

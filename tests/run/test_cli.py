@@ -59,7 +59,7 @@ def test_one_set_of_flags_drives_every_task(task):
 
 
 def test_flags_of_some_tasks_are_accepted_by_these_alone():
-    tasks = {"label_ratio": (1, 5), "augment": (2,), "task1_checkpoint": (3,), "task2_checkpoint": (3, 4, 5)}
+    tasks = {"label_ratio": (1, 5), "augment": (2,), "task1_checkpoint": (3, 4), "task2_checkpoint": (3, 4, 5)}
     for name, expected in tasks.items():
         assert tuple(t for t in TASKS if name in vars(parser_of(f"task{t}.py").parse_args([]))) == expected
 

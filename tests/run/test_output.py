@@ -139,7 +139,7 @@ def test_a_finished_run_is_not_repeated(make_run, tmp_path, capsys):
 
 def test_results_on_another_corpus_or_checkpoint_are_refused(make_run):
     run = make_run()
-    for key, name in (("fingerprint", "corpus"), ("split", "split"), ("task2_checkpoint", "task 2's encoders")):
+    for key, name in (("fingerprint", "corpus"), ("split", "split"), ("task1_checkpoint", "task 1's encoders")):
         with pytest.raises(UserError, match=rf"is of a run with {name} other \(now {run.record[key]}\); start anew"):
             run.refuse_other_run(Path("metrics.json"), run.record | {key: "other"})
 

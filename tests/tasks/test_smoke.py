@@ -53,7 +53,7 @@ MEASURES = {
     "task4_biometrics": (
         [*FORMATS, "fusion", "untrained", "logmel", "supervised"],
         "test text_independent mismatch mismatch_text_independent",
-        {"k", *EQUAL_ERROR_RATES, *(f"mismatch_{key}" for key in EQUAL_ERROR_RATES)},
+        {"k", "text_independent_chance", *EQUAL_ERROR_RATES, *(f"mismatch_{key}" for key in EQUAL_ERROR_RATES)},
     ),
     "task5_finetune": (CONFIGURATIONS, "val test", {"val_loss", "test_loss", *CALIBRATION}),
 }
@@ -165,6 +165,7 @@ def test_metrics_record_the_circumstances_of_the_run(metrics, name):
     assert run["arguments"]["ratio"] == 0.01 and run["arguments"]["epochs"] == 1
     assert 68_000 <= sum(run["parameters"].values()) <= 70_000 and set(run["parameters"]) == {"1d", "2d"}
     assert run["seconds"] > 0 and {"torch", "pytorch-lightning", "python"} <= set(run["versions"])
+    assert (run["task1_checkpoint"] is None) == (name != "task4_biometrics")
     assert (run["task2_checkpoint"] is None) == (name in ("task1_supervised", "task2_contrastive"))
 
 
