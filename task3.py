@@ -22,17 +22,16 @@ from common.networks import ContrastiveNetwork, DigitNetwork
 from common.report.map import write_map
 from common.run.cli import Settings, run_task, task_parser
 from common.run.console import UserError
-from common.run.output import Run
+from common.run.output import Run, weights_digest
 from common.scatter import draw_embeddings
 
 
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
-    contrastive = load(settings.task2_checkpoint, ContrastiveNetwork, data).embedder
-    supervised = {
-        name: load(settings.task1_checkpoint / f"{name}_checkpoints/best.ckpt", DigitNetwork, data)
-        for name in ("1d", "2d")
-    }
+    paths = {name: settings.task1_checkpoint / f"{name}_checkpoints/best.ckpt" for name in ("1d", "2d")}
+    supervised = {name: load(path, DigitNetwork, data) for name, path in paths.items()}
+    pretrained = load(settings.task2_checkpoint, ContrastiveNetwork, data)
+    contrastive = pretrained.embedder
     embedders = {
         "supervised_1d": supervised["1d"].embedder,
         "supervised_2d": supervised["2d"].embedder,
@@ -57,10 +56,10 @@ def main(settings: Settings) -> None:
             draw_embeddings(run.folder / plots[-1], {model: layout}, {coloring: labels}, caption)
     plots.append("overview.png")
     draw_embeddings(run.folder / plots[-1], layouts, colorings, caption)
-    predicted = {
-        name: predict_digits(model, data.loader("test")).predicted.numpy() for name, model in supervised.items()
-    }
-    write_map(run.folder / "map.json", data, settings.seed, embeddings, layouts, predicted)
+    predicted = {name: predict_digits(each, data.loader("test")).predicted.numpy() for name, each in supervised.items()}
+    weights = {name: (paths[name], weights_digest(each)) for name, each in supervised.items()}
+    weights["contrastive"] = (settings.task2_checkpoint, weights_digest(pretrained))
+    write_map(run.folder / "map.json", data, settings.seed, embeddings, layouts, predicted, weights)
     if not all((run.folder / name).is_file() for name in plots):
         raise UserError(f"{run.folder}: some of its {len(plots)} pictures could not be drawn, as said above")
     run.write_table("t-SNE plots of test embeddings", {name: {} for name in plots})

@@ -43,12 +43,19 @@ def read_results(name: str, seconds: str) -> Results:
     metrics = read_json(folder / "metrics.json", {})
     # Metrics of another version may lack anything; what is there is shown.
     models = {key: part for key, part in metrics.items() if isinstance(part, dict)} if isinstance(metrics, dict) else {}
+    for numbers in models.values():
+        for key in [key for key, value in numbers.items() if key.endswith("_ci95") and not _is_interval(value)]:
+            del numbers[key]
     run = models.pop("run", {})
     drawn = [folder / "overview.png"] if (folder / "overview.png").is_file() else sorted(folder.glob("*.png"))
     pictures = {p.stem: Markup(base64.b64encode(p.read_bytes()).decode()) for p in drawn}
     finished = (folder / "metrics.txt").is_file()  # task 3 writes no metrics.json
     seconds = seconds or str(run.get("seconds", ""))
     return Results(name, *TASKS[name], finished, models, run, seconds, pictures, finding(name, models))
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(end, float | int) for end in value)
 
 
 def overview(results: list[Results]) -> list[list[str]]:
@@ -71,7 +78,7 @@ def chart(results: list[Results]) -> list[tuple[str, list[dict[str, Any]]]]:
             rows = [
                 {"model": model, "value": numbers[key], "interval": numbers[f"{key}_ci95"]}
                 for model, numbers in result.models.items()
-                if isinstance(numbers.get(key), float) and len(numbers.get(f"{key}_ci95") or ()) == 2
+                if isinstance(numbers.get(key), float) and f"{key}_ci95" in numbers
             ]
             groups += [(title, rows)] if rows else []
     return groups
@@ -104,12 +111,15 @@ def main(seconds: list[str], recordings: list[Path]) -> None:
     rows = [["task", "model", "test accuracy", "seconds"], *overview(results)]
     points = read_map(Path("task3_visualization/map.json"))
     placed = place_recordings(points, recordings) if recordings else []
-    shown = {key: value for key, value in points.items() if key != "embeddings"} | {"recordings": placed}
+    shown = {key: points[key] for key in ("models", "colours", "clips") if points}
+    shown["recordings"] = [each for each in placed if "places" in each]
     content = {"results": results, "corpora": corpora, "rows": rows, "groups": chart(results)}
     write_page(Path("report.html"), **content, map=shown if points else None, synthetic=SYNTHETIC_NAME)
     print(f"Measured on {printable(', '.join(corpora)) or 'nothing'}\n")
     print("\n".join(align(rows)))
     print("\nWith all pictures: report.html")
+    if len(shown["recordings"]) < len(placed):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

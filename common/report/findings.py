@@ -19,7 +19,7 @@ def finding(folder: str, models: Models) -> str:
 def _supervised(models: Models) -> str:
     one, two = models["1d"], models["2d"]
     if max(one["test_acc"], two["test_acc"]) < LEARNED:
-        return _too_early(one | two)
+        return _too_early(max(one, two, key=lambda numbers: numbers["test_acc"]))
     hardest = min(CONDITIONS, key=lambda key: two[key])
     return (
         f"The 1D model is right for {_percent(one['test_acc'])} of the clips of unseen speakers, the 2D model for "
@@ -42,11 +42,10 @@ def _speakers(models: Models) -> str:
     sentences = []
     for channel, prefix in (("With other digits enrolled", ""), ("Over other microphones", "mismatch_")):
         accuracy = _percent(models["concat"][f"{prefix}text_independent_acc"])
-        sentences.append(f"{channel}, {accuracy} of the clips are given to their speaker by both embeddings.")
+        sentences.append(f"{channel}, both embeddings together (concat) find the speaker of {accuracy} of the clips.")
         key = f"{prefix}over_logmel"
-        control = "an average of the spectrogram, which learned nothing,"
-        sentences.append(_versus("this", control, models["concat"], key))
-        sentences.append(_versus("all three together", "that average", models["fusion"], key))
+        sentences.append(_versus("this", "log-mel statistics, which learned nothing,", models["concat"], key))
+        sentences.append(_versus("the fusion of both", "the statistics alone", models["fusion"], key))
     return " ".join(sentences)
 
 
@@ -81,7 +80,7 @@ def _versus(one: str, other: str, numbers: dict[str, Any], key: str) -> str:
 
 def _too_early(numbers: dict[str, Any]) -> str:
     return (
-        f"Little has been learned yet: {_percent(numbers['test_acc'])} of the clips are right, and guessing gives 10%. "
+        f"Little has been learned yet: {_percent(numbers['test_acc'])} of the clips are right. "
         "Train on more clips or for more epochs before comparing anything."
     )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the report does without PyTorch, which takes seconds to imp
 CLIPS = 1000  # about 4 MB of sounds
 SIDE = 1000  # of the map, in its own units
 NEIGHBOURS = 3
+MAP_PARTS = {"models": list, "colours": list, "clips": list, "embeddings": dict, "checkpoints": dict}
 
 
 @rank_zero_only
@@ -31,12 +32,14 @@ def write_map(
     embeddings: dict[str, np.ndarray],
     layouts: dict[str, np.ndarray],
     predicted: dict[str, np.ndarray],
+    checkpoints: dict[str, tuple[Path, str]],
 ) -> None:
     """Write up to 1,000 test clips of all speakers and digits as JSON, with their sounds as MP3 in base64.
 
     Args:
         embeddings, layouts: {model: [n, D]} and {model: [n, 2]} of all test clips.
-        predicted: the digits that each classifier predicts for them, {model: [n]}.
+        predicted: the digits that each classifier predicts for them, {"1d" or "2d": [n]}.
+        checkpoints: {"1d", "2d" or "contrastive": where its weights came from and what they are}, for recordings.
 
     Raises:
         UserError: the file cannot be written.
@@ -56,8 +59,9 @@ def write_map(
             | {"sound": to_mp3(data.cached.waves[test.rows[i]])}
         )
     stored = {model: base64.b64encode(z[shown].astype("<f2").tobytes()).decode() for model, z in embeddings.items()}
-    content = {"models": list(layouts), "colours": DIGIT_COLORS, "clips": clips, "embeddings": stored}
-    write_atomically(path, json.dumps(content) + "\n")
+    weights = {name: [str(file.resolve()), digest] for name, (file, digest) in checkpoints.items()}
+    content = {"models": list(layouts), "colours": DIGIT_COLORS, "clips": clips}
+    write_atomically(path, json.dumps(content | {"embeddings": stored, "checkpoints": weights}) + "\n")
 
 
 def _to_map(layout: np.ndarray) -> np.ndarray:
@@ -79,49 +83,60 @@ def to_mp3(wave: np.ndarray) -> str:
 
 def read_map(path: Path) -> dict[str, Any]:
     """What ``write_map`` wrote; empty if it is missing or of another version."""
-    stored = read_json(path, {})
-    return stored if isinstance(stored, dict) and {"models", "clips", "embeddings"} <= set(stored) else {}
+    stored, kinds = read_json(path, {}), MAP_PARTS.items()
+    fits = isinstance(stored, dict) and all(isinstance(stored.get(key), kind) for key, kind in kinds)
+    return stored if fits else {}
 
 
 def place_recordings(stored: dict[str, Any], files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Recordings of one spoken digit each as further points of the map ``stored``, by the checkpoints of tasks 1 and 2.
+    """Recordings of one spoken digit each as further points of the map ``stored``, by the models that it was made with.
 
     t-SNE cannot lay out new points. A recording is put between the clips whose embeddings are most like its own.
 
+    Returns:
+        a point for each file; one that cannot be used, which is reported on stderr, has no "places".
+
     Raises:
-        UserError: there is no map, a checkpoint is missing, or none of the recordings can be used.
+        UserError: there is no map, or a model is missing or was trained again since.
     """
     from common.checkpoints import load
     from common.evaluate import embed, predict_digits
     from common.networks import ContrastiveNetwork, DigitNetwork
+    from common.run.output import weights_digest
     from common.voice.recordings import answer, read_recording
 
     if not stored:
         raise UserError("--recordings: there is no map to put them on; run task3.py first")
-    classifiers = {name: load(f"task1_supervised/{name}_checkpoints/best.ckpt", DigitNetwork) for name in ("1d", "2d")}
-    models: dict[str, Any] = {f"supervised_{name}": each.embedder for name, each in classifiers.items()}
-    contrastive = load("task2_contrastive/checkpoints/best.ckpt", ContrastiveNetwork).embedder
+    sources = stored["checkpoints"]  # {name: [path, digest]}
+    classifiers = {name: load(sources[name][0], DigitNetwork) for name in ("1d", "2d")}
+    contrastive = load(sources["contrastive"][0], ContrastiveNetwork)
+    for name, module in (*classifiers.items(), ("contrastive", contrastive)):
+        if weights_digest(module) != sources[name][1]:
+            raise UserError(f"{sources[name][0]}: trained again since the map was made; run task3.py again")
 
     def describe(batches: list) -> list[dict]:
-        z = {model: embed(each, batches).z[model[-2:]] for model, each in models.items()}
-        z |= {f"contrastive_{name}": each for name, each in embed(contrastive, batches).z.items()}
+        z = {f"supervised_{name}": embed(each.embedder, batches).z[name] for name, each in classifiers.items()}
+        z |= {f"contrastive_{name}": each for name, each in embed(contrastive.embedder, batches).z.items()}
         digits = {name: predict_digits(each, batches).predicted.tolist() for name, each in classifiers.items()}
-        places = [_places(stored, index, model, z[model]) for index, model in enumerate(stored["models"])]
+        places = [_places(stored, index, z[model]) for index, model in enumerate(stored["models"])]
         return [
             {"predicted": {name: predicted[i] for name, predicted in digits.items()}}
             | {"places": [place[i].tolist() for place in places]}
             for i in range(len(places[0]))
         ]
 
-    points = [each for each in answer(describe, files) if "places" in each]
-    if not points:
-        raise UserError("--recordings: none of them can be used")
-    return [each | {"name": printable(each["file"]), "sound": to_mp3(read_recording(each["file"]))} for each in points]
+    return [
+        point | {"name": printable(point["file"]), "sound": to_mp3(read_recording(point["file"]))}
+        if "places" in point
+        else point
+        for point in answer(describe, files)
+    ]
 
 
-def _places(stored: dict[str, Any], index: int, model: str, z: np.ndarray) -> np.ndarray:
-    """Where embeddings of a model lie on the map: [n, D] -> [n, 2]."""
-    known = np.frombuffer(base64.b64decode(stored["embeddings"][model]), "<f2").astype(np.float64)
+def _places(stored: dict[str, Any], index: int, z: np.ndarray) -> np.ndarray:
+    """Where embeddings of the model number ``index`` lie on the map: [n, D] -> [n, 2]."""
+    content = base64.b64decode(stored["embeddings"][stored["models"][index]])
+    known = np.frombuffer(content, "<f2").astype(np.float64)
     known = known.reshape(len(stored["clips"]), -1)  # [clips, D]
     scale = known.std(axis=0) + 1e-6
     distance = np.linalg.norm((z[:, None] - known) / scale, axis=2)  # [n, clips]

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,12 @@ import soundfile
 import torch
 
 from common.data import SpokenDigits
+from common.evaluate import embed
 from common.modules import ContrastiveModel, DigitClassifier
 from common.report import map as clip_map
 from common.report.map import place_recordings, read_map, to_mp3, write_map
 from common.run.console import UserError
+from common.run.output import weights_digest
 
 
 @pytest.fixture
@@ -23,11 +24,16 @@ def data(tmp_path, write_tones, monkeypatch) -> SpokenDigits:
     return SpokenDigits(write_tones(tmp_path / "tones", ["01", "02", "03", "04", "05", "06"]), accelerator="cpu")
 
 
-def stored_map(data: SpokenDigits, z: dict[str, np.ndarray], clips: int, monkeypatch) -> dict:
+FOLDERS = {name: f"task1_supervised/{name}_checkpoints" for name in ("1d", "2d")}
+FOLDERS["contrastive"] = "task2_contrastive/checkpoints"
+
+
+def stored_map(data: SpokenDigits, z: dict[str, np.ndarray], clips: int, monkeypatch, **weights: str) -> dict:
     monkeypatch.setattr(clip_map, "CLIPS", clips)
     digit = data.examples["test"].digit.numpy()
     layouts = {model: each[:, :2] for model, each in z.items()}
-    write_map(Path("map.json"), data, 0, z, layouts, {"1d": digit, "2d": np.roll(digit, 1)})
+    paths = {name: (Path(folder, "best.ckpt"), weights.get(name, "")) for name, folder in FOLDERS.items()}
+    write_map(Path("map.json"), data, 0, z, layouts, {"1d": digit, "2d": np.roll(digit, 1)}, paths)
     return read_map(Path("map.json"))
 
 
@@ -61,7 +67,7 @@ def test_small_and_odd_layouts_have_a_map(data, monkeypatch):
         assert base64.b64decode(to_mp3(wave.astype(np.int16)))
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"clips": []}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"clips": []}', '{"models": 1, "colours": 2, "clips": 3}'])
 def test_a_map_that_is_missing_or_broken_is_none(tmp_path, content):
     (tmp_path / "map.json").write_text(content)
     assert read_map(tmp_path / "map.json") == read_map(tmp_path / "nothing.json") == {}
@@ -69,28 +75,30 @@ def test_a_map_that_is_missing_or_broken_is_none(tmp_path, content):
 
 def test_a_recording_lies_where_its_own_clip_does(data, tmp_path, monkeypatch):
     torch.manual_seed(0)
-    networks = {"1d": DigitClassifier(("1d",)), "2d": DigitClassifier(("2d",)), "": ContrastiveModel()}
-    folders = {"1d": "task1_supervised/1d_checkpoints", "2d": "task1_supervised/2d_checkpoints"}
+    networks = {"1d": DigitClassifier(("1d",)), "2d": DigitClassifier(("2d",)), "contrastive": ContrastiveModel()}
     for name, module in networks.items():
-        path = Path(folders.get(name, "task2_contrastive/checkpoints"), "best.ckpt")
+        path = Path(FOLDERS[name], "best.ckpt")
         path.parent.mkdir(parents=True)
         parts = {"class": type(module).__name__, "hyper_parameters": dict(module.hparams)}
         torch.save(parts | {"state_dict": module.state_dict(), "run": {}}, path)
     with pytest.raises(UserError, match=r"run task3\.py first"):
         place_recordings({}, [Path("a.wav")])
-    from common.evaluate import embed
-
     z = {f"supervised_{name}": embed(networks[name].embedder, data.loader("test")).z[name] for name in ("1d", "2d")}
-    z |= {f"contrastive_{name}": embed(networks[""].embedder, data.loader("test")).z[name] for name in ("1d", "2d")}
-    stored = stored_map(data, z, 1000, monkeypatch)
+    z |= {
+        f"contrastive_{name}": embed(networks["contrastive"].embedder, data.loader("test")).z[name]
+        for name in ("1d", "2d")
+    }
+    weights = {name: weights_digest(each) for name, each in networks.items()}
+    stored = stored_map(data, z, 1000, monkeypatch, **weights)
     clip = stored["clips"][7]
     missing, broken = tmp_path / "missing.wav", tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF")
-    (placed,) = place_recordings(stored, [missing, tmp_path / "tones" / clip["name"], broken])
+    unusable, placed, damaged = place_recordings(stored, [missing, tmp_path / "tones" / clip["name"], broken])
+    assert unusable["error"] and damaged["error"] and "places" not in unusable | damaged
     assert "digit" not in placed and placed["name"].endswith(clip["name"]) and placed["sound"] == clip["sound"]
     assert set(placed["predicted"]) == {"1d", "2d"}
     # Embeddings are stored with 11 bits, and close clips pull a little.
     np.testing.assert_allclose(placed["places"], clip["places"], atol=60)
-    with pytest.raises(UserError, match="none of them"):
+    stored["checkpoints"]["2d"][1] = "of other weights"
+    with pytest.raises(UserError, match=r"2d_checkpoints.best.ckpt: trained again since"):
         place_recordings(stored, [missing])
-    assert json.dumps(placed)
