@@ -27,7 +27,7 @@ _MODULES = {
     "batches": "Batch EmbeddedBatch Examples",
     "calibration": "calibrate expected_calibration_error fit_temperature",
     "checkpoints": "load",
-    "conditions": "conditions room_response",
+    "conditions": "conditions other_microphones room_response",
     "corpus.clips": "Clip Corpus Split open_folder split_clips",
     "corpus.decode": "standardise",
     "data": "SpokenDigits",
@@ -45,7 +45,7 @@ _MODULES = {
     "saliency": "Explanation cell_saliency clips_of_each_digit deletion_curve explain filter_shape",
     "scatter": "draw_embeddings",
     "speaker_space": "SpeakerSpace fit_spaces fuse",
-    "speakers": "Recognition Verification equal_error_rate fit_neighbours halves recognise verify",
+    "speakers": "Recognition Verification count_similarities equal_error_rate fit_neighbours halves recognise verify",
     "training": "fit",
     "voice.recordings": "read_recording",
 }

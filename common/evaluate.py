@@ -16,23 +16,13 @@ from common.intervals import accuracy_metrics
 from common.networks import DigitNetwork, Embedder
 from common.run.console import progress_bar
 
-PROBE_STRENGTHS = (
-    1e-5,
-    1e-4,
-    1e-3,
-    0.01,
-    0.1,
-    1.0,
-    10.0,
-    100.0,
-    1000.0,
-)  # C of scikit-learn: smaller is more regularised
+PROBE_STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 4))  # C of scikit-learn: smaller is more regularised
 
 
 class Embeddings(NamedTuple):
     """Embeddings of some clips with their labels."""
 
-    z: dict[str, np.ndarray]  # format -> [n, D] float32; with two formats also "concat" -> [n, 2D]
+    z: dict[str, np.ndarray]  # kind -> [n, D] float32; with several kinds also "concat", all side by side
     digit: np.ndarray  # [n]
     speaker: np.ndarray  # [n]
 

@@ -33,7 +33,7 @@ def test_digits_disappear_and_speakers_stay():
     assert share(whitened, test.speaker) > 0.4, "the axes of the voice are not drowned"
 
 
-@pytest.mark.parametrize("power", [0.0, 0.35, 0.5])
+@pytest.mark.parametrize("power", [0.0, 0.3, 0.5])
 def test_variances_are_equalised_as_far_as_the_power_says(power):
     """Without different digits nothing but their mean is removed."""
     x = np.random.default_rng(0).normal(size=(500, 3)) * [10, 1, 0] @ [[0.6, 0.8, 0], [-0.8, 0.6, 0], [0, 0, 1]]
