@@ -29,7 +29,7 @@ from common.scatter import draw_embeddings
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
     paths = {name: settings.task1_checkpoint / f"{name}_checkpoints/best.ckpt" for name in ("1d", "2d")}
-    supervised = {name: load(path, DigitNetwork, data) for name, path in paths.items()}
+    supervised = {name: load(path, DigitNetwork, data, (name,)) for name, path in paths.items()}
     pretrained = load(settings.task2_checkpoint, ContrastiveNetwork, data)
     contrastive = pretrained.embedder
     embedders = {

@@ -85,7 +85,7 @@ def load_supervised(settings: Settings, data: SpokenDigits) -> dict[str, Embedde
     try:
         for name in supervised.encoders:
             path = settings.task1_checkpoint / f"{name}_checkpoints/best.ckpt"
-            supervised.copy_weights(load(path, DigitNetwork, data).embedder)
+            supervised.copy_weights(load(path, DigitNetwork, data, (name,)).embedder)
     except UserError as error:
         print(f"Note: without the control of encoders that learned from labels: {error}", file=sys.stderr)
         return {}

@@ -18,7 +18,9 @@ MAX_BYTES = 64_000_000  # uncompressed; twenty times what the tasks write
 Network = TypeVar("Network", DigitNetwork, ContrastiveNetwork)
 
 
-def load(path: str | Path, kind: type[Network], data: SpokenDigits | None = None) -> Network:
+def load(
+    path: str | Path, kind: type[Network], data: SpokenDigits | None = None, formats: tuple[str, ...] | None = None
+) -> Network:
     """Load the network in a ``best.ckpt``, on the CPU and in eval mode.
 
     The file is read with ``weights_only=True``, so that it cannot run code, and a small file cannot fill the memory.
@@ -26,6 +28,7 @@ def load(path: str | Path, kind: type[Network], data: SpokenDigits | None = None
     Args:
         kind: DigitNetwork or ContrastiveNetwork, or the Lightning module that trains it.
         data: what the module will be tested on; without it, nothing is checked against its training.
+        formats: those that a DigitNetwork must have, if it matters.
 
     Raises:
         UserError: no such file, not a checkpoint of this kind, weights that are not finite, or a model whose training
@@ -40,6 +43,8 @@ def load(path: str | Path, kind: type[Network], data: SpokenDigits | None = None
         if checkpoint["class"] != kind.trained_as:
             raise TypeError("a checkpoint of another class")
         arguments = checkpoint["hyper_parameters"]
+        if formats and tuple(arguments["formats"]) != formats:
+            raise TypeError("a classifier of other formats")
         module = kind(**{name: arguments[name] for name in inspect.signature(kind).parameters if name in arguments})
         module.load_state_dict(checkpoint["state_dict"])
         if isinstance(module, DigitNetwork):

@@ -149,6 +149,13 @@ def test_another_tasks_model_is_refused(tmp_path, tones):
         stored.is_refused(f"not a checkpoint of a {kind.__name__}")
 
 
+def test_a_classifier_of_the_other_format_is_refused_where_the_format_matters(stored, tones):
+    stored.save()
+    assert load(stored.path, DigitClassifier, tones, formats=("1d",)).formats == ("1d",)
+    stored.load = lambda: load(stored.path, DigitClassifier, tones, formats=("2d",))
+    stored.is_refused("not a checkpoint of a DigitClassifier")
+
+
 def test_one_that_was_trained_on_a_test_speaker_is_refused(each_kind, tones):
     each_kind.content["run"]["train_speakers"] = ["01", tones.names("test")[0]]
     each_kind.save()

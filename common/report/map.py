@@ -108,7 +108,7 @@ def place_recordings(stored: dict[str, Any], files: Sequence[Path]) -> list[dict
     if not stored:
         raise UserError("--recordings: there is no map to put them on; run task3.py first")
     sources = stored["checkpoints"]  # {name: [path, digest]}
-    classifiers = {name: load(sources[name][0], DigitNetwork) for name in ("1d", "2d")}
+    classifiers = {name: load(sources[name][0], DigitNetwork, formats=(name,)) for name in ("1d", "2d")}
     contrastive = load(sources["contrastive"][0], ContrastiveNetwork)
     for name, module in (*classifiers.items(), ("contrastive", contrastive)):
         if weights_digest(module) != sources[name][1]:
