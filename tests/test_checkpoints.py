@@ -34,8 +34,8 @@ def tones(tmp_path_factory, write_tones) -> SpokenDigits:
 class Stored:
     """A checkpoint of one kind: its content, its path, and the function that loads it."""
 
-    def __init__(self, kind: type, path: Path, data: SpokenDigits) -> None:
-        self.path, self.module = path, kind() if kind is ContrastiveModel else kind(("1d",))
+    def __init__(self, kind: type, path: Path, data: SpokenDigits, form: str = "1d") -> None:
+        self.path, self.module = path, kind() if kind is ContrastiveModel else kind((form,))
         path.parent.mkdir(parents=True, exist_ok=True)
         self.content = {
             "class": type(self.module).__name__,
@@ -232,7 +232,8 @@ def test_a_checkpoint_without_its_speaker_space_is_refused(tmp_path, tones):
 def test_each_task_refuses_a_hostile_one_before_it_writes_anything(tones, tmp_path, run_here, monkeypatch, task, flag):
     monkeypatch.chdir(tmp_path)
     contrastive = Stored(ContrastiveModel, tmp_path / "best.ckpt", tones)
-    supervised = [Stored(DigitClassifier, tmp_path / f"{name}_checkpoints/best.ckpt", tones) for name in ("1d", "2d")]
+    paths = {name: tmp_path / f"{name}_checkpoints/best.ckpt" for name in ("1d", "2d")}
+    supervised = [Stored(DigitClassifier, path, tones, name) for name, path in paths.items()]
     hostile = contrastive if flag == "--task2-checkpoint" else supervised[1]
     hostile.content["run"]["seed"] = Payload(f"touch {tmp_path / 'trace'}")
     for stored in (contrastive, *supervised):
