@@ -52,7 +52,7 @@ def main(draws: int, **flags: Any) -> None:
     table = [["people", "clips each", "identified", "rejected", "closest", "expected"]]
     for people in (2, 6):
         for clips in (5, 10, 30):
-            means = np.mean([measure(z, test.speaker, people, clips, rng) for _ in range(draws)], axis=0)
+            means = np.nanmean([measure(z, test.speaker, people, clips, rng) for _ in range(draws)], axis=0)
             table.append([str(people), str(clips), *(f"{value:.3f}" for value in means)])
     show(f"{data.corpus.name}, {len(data.names('test'))} test speakers, {len(z)} clips, {draws} draws a row", table)
 
