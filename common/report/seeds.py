@@ -37,7 +37,7 @@ def merge(runs: list[dict[str, Any]], only: list[str] | None = None) -> dict[str
 def _cell(key: str, rows: list[dict]) -> str:
     values = [row[key] for row in rows]
     mean = statistics.mean(values)
-    shown = f"{mean:.3f}" if mean == 0 or abs(mean) >= 0.01 else f"{mean:g}"
+    shown = f"{mean:.3f}" if mean == 0 or abs(mean) >= 0.0005 else f"{mean:.2g}"
     if len(values) > 1:
         shown += f" ± {statistics.stdev(values):.3f}"
     intervals = [row.get(f"{key}_ci95") for row in rows]
