@@ -88,9 +88,16 @@ def reverberate(speech: np.ndarray, seconds: float, random: np.random.Generator,
 
 def telephone(speech: np.ndarray, **_: object) -> np.ndarray:
     """The band of a telephone, 300 to 3400 Hz: [B, N]."""
-    from scipy.signal import butter, sosfilt  # slow to import
+    from scipy.signal import sosfilt  # slow to import
 
-    return sosfilt(butter(6, TELEPHONE, "bandpass", fs=SAMPLE_RATE, output="sos"), speech, axis=1)
+    return sosfilt(_telephone_filter(), speech, axis=1)
+
+
+@functools.cache  # designing it takes longer than filtering a clip
+def _telephone_filter() -> np.ndarray:
+    from scipy.signal import butter
+
+    return butter(6, TELEPHONE, "bandpass", fs=SAMPLE_RATE, output="sos")
 
 
 def change_microphone(speech: np.ndarray, random: np.random.Generator, **_: object) -> np.ndarray:

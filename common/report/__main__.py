@@ -55,7 +55,11 @@ def read_results(name: str, seconds: str) -> Results:
 
 
 def _is_interval(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(end, float | int) for end in value)
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float | int) and math.isfinite(value)
 
 
 def overview(results: list[Results]) -> list[list[str]]:
@@ -78,7 +82,7 @@ def chart(results: list[Results]) -> list[tuple[str, list[dict[str, Any]]]]:
             rows = [
                 {"model": model, "value": numbers[key], "interval": numbers[f"{key}_ci95"]}
                 for model, numbers in result.models.items()
-                if isinstance(numbers.get(key), float) and f"{key}_ci95" in numbers
+                if _is_number(numbers.get(key)) and f"{key}_ci95" in numbers
             ]
             groups += [(title, rows)] if rows else []
     return groups
