@@ -23,7 +23,7 @@ from common.data import SpokenDigits
 from common.evaluate import predict_digits
 from common.intervals import compare
 from common.modules import DigitClassifier
-from common.plots import draw_conditions, draw_confusion, draw_learning_curves
+from common.plots import draw_accuracies, draw_confusion, draw_learning_curves, measured
 from common.plots_learned import draw_learned
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
@@ -38,22 +38,26 @@ def main(settings: Settings) -> None:
     run = Run(settings, data.describe(), models["1d"].embedder.sizes() | models["2d"].embedder.sizes())
     run.open()
 
-    results, correct = {}, {}
+    results, correct, accuracies = {}, {}, {}
     for name, model in models.items():
         history = fit(model, data, run, f"{name}_checkpoints", label=f"supervised {name}")
         val, test = (predict_digits(model, data.loader(part)) for part in ("val", "test"))
         results[name] = val.metrics("val", data.speakers) | test.metrics("test", data.speakers)
         results[name] |= calibrate(run.folder / f"{name}_checkpoints" / "best.ckpt", val, test)
-        for key, condition in conditions(data.examples["test"]).items():
+        changed = conditions(data.examples["test"])
+        for key, condition in changed.items():
             results[name] |= predict_digits(model, data.loader("test"), condition).accuracy(key, data.speakers)
         correct[name] = test.correct
+        keys = {"clean": "test"} | {key: key for key in changed}
+        accuracies[name] = {shown: measured(results, f"{key}_acc")[name] for shown, key in keys.items()}
         path = run.folder / f"{name}_curves.png"
         draw_learning_curves(path, history, f"Training, {name}", data.caption("train", "val"))
         path = run.folder / f"{name}_confusion.png"
         draw_confusion(path, test.digit.numpy(), test.predicted.numpy(), f"Digits, {name}", data.caption("test"))
     results["2d"] |= compare(correct["2d"], correct["1d"], test.speaker.numpy(), "1d")
     caption = f"{data.caption('test')}, 95% intervals over speakers"
-    draw_conditions(run.folder / "conditions.png", results, "Accuracy in noise, babble, rooms", caption)
+    title = "Accuracy in noise, babble, rooms"
+    draw_accuracies(run.folder / "conditions.png", accuracies, title, caption, {"chance": 0.1})
     few = clips_of_each_digit(data, 5)
     explained = {name: explain(model, few) for name, model in models.items()}
     filters = models["1d"].embedder.get_parameter("encoders.1d.filterbank.weight").squeeze(1)

@@ -26,7 +26,7 @@ from common.intervals import compare
 from common.losses import info_nce
 from common.modules import ContrastiveModel
 from common.networks import LogMelStatistics
-from common.plots import draw_bars, draw_learning_curves
+from common.plots import draw_accuracies, draw_learning_curves, measured
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
 from common.speaker_space import store_spaces
@@ -54,9 +54,10 @@ def main(settings: Settings) -> None:
         controls[name], control_correct = untrained[name]
         results[name] = result | compare(correct, control_correct, embedded[2].speaker, "untrained")
     draw_learning_curves(run.folder / "curves.png", history, "Contrastive loss", data.caption("train", "val"))
-    bars, lines = {"untrained": controls, "trained": results}, {"log-mel statistics": statistics["test_acc"]}
+    series = {"trained": measured(results), "untrained": measured(controls)}
+    lines = {"chance": 0.1, "log-mel statistics": statistics["test_acc"]}
     caption = f"{data.caption('test')}, 95% intervals over speakers"
-    draw_bars(run.folder / "probes.png", bars, "Linear probes: digits from frozen embeddings", caption, lines)
+    draw_accuracies(run.folder / "probes.png", series, "Linear probes: digits from frozen embeddings", caption, lines)
     results |= {f"untrained_{name}": result for name, result in controls.items()} | {"logmel": statistics}
     run.write_metrics("Linear probes of contrastive embeddings", results)
 

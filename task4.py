@@ -23,7 +23,7 @@ from common.conditions import other_microphones
 from common.data import SpokenDigits
 from common.evaluate import calibrated, embed
 from common.networks import ContrastiveNetwork, DigitNetwork, Embedder, VoiceEmbedder
-from common.plots import draw_bars, draw_confusion, draw_det
+from common.plots import draw_accuracies, draw_confusion, draw_det, measured
 from common.run.cli import Settings, run_task, task_parser
 from common.run.console import UserError
 from common.run.output import Run
@@ -67,15 +67,11 @@ def main(settings: Settings) -> None:
     caption = f"{data.caption('test')}, all pairs of an enrolled clip and a query"
     curves = {name: each.curve for name, each in found.items()}
     draw_det(run.folder / "det.png", curves, "Speaker verification: detection error trade-off", caption)
-    bars = {
-        label: {name: {"test_acc": row[key], "test_acc_ci95": row[f"{key}_ci95"]} for name, row in results.items()}
-        for label, key in QUESTIONS.items()
-        if key in results["1d"]
-    }
-    caption = f"{data.caption('test')}, 95% intervals over speakers"
-    title = "Speaker identification with other digits than enrolled"
     if chance := results["1d"]["text_independent_chance"]:
-        draw_bars(run.folder / "speakers.png", bars, title, caption, {"chance": chance})
+        series = {label: measured(results, key) for label, key in QUESTIONS.items()}
+        caption = f"{data.caption('test')}, 95% intervals over speakers; chance is {chance:.3f}"
+        title = "Speaker identification with other digits than enrolled"
+        draw_accuracies(run.folder / "speakers.png", series, title, caption, {"chance": chance})
     run.write_metrics("Speaker identification by k-NN on contrastive embeddings", results)
 
 

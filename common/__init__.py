@@ -22,12 +22,13 @@ except (KeyError, OSError):  # a user id without a name, as in containers, for w
     os.environ["LOGNAME"] = str(os.getuid())
 
 _MODULES = {
+    "acoustics": "active_power mix random_microphone random_room room_response",
     "audio": "LogMel SAMPLE_RATE to_float",
     "augmentation": "random_channel random_masks random_rates random_shifts warp",
     "batches": "Batch EmbeddedBatch Examples",
     "calibration": "calibrate expected_calibration_error fit_temperature",
     "checkpoints": "load",
-    "conditions": "conditions other_microphones room_response",
+    "conditions": "conditions other_microphones",
     "corpus.clips": "Clip Corpus Split open_folder split_clips",
     "corpus.decode": "standardise",
     "data": "SpokenDigits",
@@ -37,7 +38,7 @@ _MODULES = {
     "losses": "info_nce",
     "modules": "ContrastiveModel DigitClassifier",
     "networks": "ContrastiveNetwork DigitNetwork Embedder LogMelStatistics VoiceEmbedder",
-    "plots": "draw_bars draw_conditions draw_confusion draw_det draw_learning_curves",
+    "plots": "draw_accuracies draw_confusion draw_det draw_learning_curves",
     "plots_learned": "draw_learned",
     "run.cli": "Settings",
     "run.console": "UserError",

@@ -1,4 +1,4 @@
-"""Pictures of results: learning curves, bars, conditions, confusion matrices and error trade-offs.
+"""Pictures of results: learning curves, accuracies, confusion matrices and error trade-offs.
 
 Every function writes one PNG file, ``path``, with a title and a caption that names the data. A key of a model in the
 title is shown as ``model_name`` writes it.
@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib import style
 from matplotlib.figure import Figure
@@ -23,7 +22,7 @@ from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 from scipy.special import ndtri
 
-from common.run.console import forgiving, is_detail, model_name, shortened
+from common.run.console import forgiving, model_name, shortened
 from common.run.files import PICTURE_MARK, write_atomically
 from common.run.process import rank_zero_only
 from common.speakers import Verification
@@ -44,12 +43,13 @@ LINES = {
     "2d": (ORANGE, "--"),
     "concat": (GREEN, "-."),
     "fusion": ("#CC79A7", "-"),
-    "untrained": ("0.7", ":"),
+    "untrained": ("0.6", ":"),
     "logmel": ("0.4", ":"),
     "supervised": ("0.55", "--"),
 }
 MORE_FONTS = re.compile("CJK|PingFang|YaHei|WenQuanYi|Arial Unicode")
 ERROR_RATES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)  # on the axes of a detection error trade-off
+Measured = tuple[float, list[float]]  # an accuracy and its 95% interval
 MAX_CLASSES = 26  # of a confusion matrix that has room for every number and name
 
 
@@ -114,60 +114,42 @@ def draw_learning_curves(path: Path, history: list[dict[str, float]], title: str
 
 
 @forgiving
-def draw_bars(
-    path: Path, series: dict[str, dict[str, dict]], title: str, caption: str, lines: dict[str, float] | None = None
+def draw_accuracies(
+    path: Path, series: dict[str, dict[str, Measured]], title: str, caption: str, lines: dict[str, float]
 ) -> None:
-    """Draw the test accuracies of several models side by side for each series, with 95% intervals.
+    """Draw accuracies as points with their 95% intervals: a row for each model or condition, a colour for each series.
 
     Args:
-        series: {series: {model: metrics}}; the first series is the lightest.
-        lines: accuracies to compare with, drawn across all bars; chance is 0.1 unless it is among them.
+        series: {series: {row: (accuracy, interval)}}, all with the same rows.
+        lines: accuracies to compare with, such as chance; those below the intervals are left out.
     """
-    width = 0.8 / len(series)
-    colors = matplotlib.colormaps["Blues"](np.linspace(0.4, 0.8, len(series)))
-    models = max(map(len, series.values()), default=0)
-    with picture(path, max(7, 2 + 1.4 * models), 4, title, caption) as figure:
+    rows = list(next(iter(series.values())))
+    lowest = min(interval[0] for measured in series.values() for _, interval in measured.values())
+    left = max(0, np.floor(20 * lowest - 1) / 20)
+    with picture(path, 7, 1.2 + 0.5 * len(rows), title, caption) as figure:
         axes = figure.subplots()
-        for index, (label, results) in enumerate(series.items()):
-            values = np.array([result["test_acc"] for result in results.values()])
-            low, high = np.array([result["test_acc_ci95"] for result in results.values()]).T
-            x = np.arange(len(values)) + (index - (len(series) - 1) / 2) * width
-            errors = np.clip([values - low, high - values], 0, None)  # rounding may put a value outside its interval
-            bars = axes.bar(x, values, width, color=colors[index], label=label, yerr=errors, capsize=3)
-            axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=9)
-        for (label, value), line in zip(({"chance": 0.1} | (lines or {})).items(), (":", "--", "-."), strict=False):
-            axes.axhline(value, color=ORANGE, linestyle=line, label=label)
-        axes.set_xticks(range(len(values)), map(model_name, results))
-        axes.set(ylim=(0, 1.1), yticks=np.linspace(0, 1, 6), ylabel="accuracy")
-        figure.legend(loc="outside right center")
-
-
-@forgiving
-def draw_conditions(path: Path, results: dict[str, dict], title: str, caption: str) -> None:
-    """Draw the accuracies of each model in each condition as points with their intervals.
-
-    Args:
-        results: {model: its metrics}; the conditions are the accuracies besides that of the validation.
-    """
-    keys = [key for key in next(iter(results.values())) if key.endswith("_acc") and not is_detail(key)][1:]
-    with picture(path, 7, 0.8 + 0.42 * len(keys), title, caption) as figure:
-        axes = figure.subplots()
-        for index, (name, numbers) in enumerate(results.items()):
-            values = np.array([numbers[key] for key in keys])
-            low, high = np.array([numbers[f"{key}_ci95"] for key in keys]).T
-            rows = np.arange(len(keys)) + 0.24 * (index - (len(results) - 1) / 2)
-            style: dict[str, Any] = {"color": LINES[name][0], "marker": "os"[index % 2], "label": model_name(name)}
-            axes.errorbar(values, rows, xerr=[values - low, high - values], linestyle="", capsize=2, **style)
-        labels = [re.sub(r"(\d+)(db|ms)", r"\1 \2", key.removesuffix("_acc").replace("_", " ")) for key in keys]
-        axes.set_yticks(range(len(keys)), ["clean", *(label.replace("db", "dB") for label in labels[1:])])
-        axes.invert_yaxis()
-        lowest = min(numbers[f"{key}_ci95"][0] for numbers in results.values() for key in keys)
-        left = max(0, np.floor(20 * lowest - 1) / 20)
-        if left < 0.1:
-            axes.axvline(0.1, color="0.6", linestyle=":", label="chance")
-        axes.set(xlim=(left, 1.005), xlabel="accuracy")
+        for index, (name, measured) in enumerate(series.items()):
+            y = np.arange(len(rows)) + 0.36 * (index - (len(series) - 1) / 2)
+            values = np.array([measured[row][0] for row in rows])
+            low, high = np.array([measured[row][1] for row in rows]).T
+            color = LINES[name][0] if name in LINES else (BLUE, ORANGE)[index]
+            style: dict[str, Any] = {"color": color, "marker": "os"[index % 2], "label": model_name(name)}
+            axes.errorbar(values, y, xerr=[values - low, high - values], linestyle="", capsize=2, **style)
+            for value, place in zip(values, y, strict=True):  # to the right of the axes
+                at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
+                axes.annotate(f"{value:.3f}", (1.01, place), color=color, **at)
+        for (label, value), line in zip(lines.items(), (":", "--"), strict=False):
+            if value >= left:
+                axes.axvline(value, color="0.4", linestyle=line, label=label)
+        axes.set_yticks(range(len(rows)), map(model_name, rows))
+        axes.set(xlim=(left, 1.005), ylim=(len(rows) - 0.5, -0.5), xlabel="accuracy")
         axes.grid(axis="x", color="0.93")
-        figure.legend(loc="outside right center")
+        figure.legend(loc="outside right upper")
+
+
+def measured(results: dict[str, dict], key: str = "test_acc") -> dict[str, Measured]:
+    """One accuracy of each model with its interval."""
+    return {name: (row[key], row[f"{key}_ci95"]) for name, row in results.items()}
 
 
 @forgiving

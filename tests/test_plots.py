@@ -120,31 +120,18 @@ def test_a_confusion_matrix_has_a_row_for_each_true_class_and_a_column_for_each_
     assert np.allclose(axes.images[0].get_array(), shares)
 
 
-def test_bars_show_accuracies_and_their_intervals(tmp_path, drawn):
-    results = {
-        "1d": {"test_acc": 0.5, "test_acc_ci95": [0.4, 0.7]},
-        "2d": {"test_acc": 0.9, "test_acc_ci95": [0.8, 1.0]},
-    }
-    plots.draw_bars(tmp_path / "a.png", {"trained": results}, *TITLES)
-    axes = drawn[0].axes[0]
-    assert [bar.get_height() for bar in axes.patches] == [0.5, 0.9]
-    assert np.allclose([line[:, 1] for line in axes.collections[0].get_segments()], [[0.4, 0.7], [0.8, 1.0]])
-
-
-def test_conditions_are_drawn_in_their_order_with_intervals_and_chance_where_it_is_near(tmp_path, drawn):
-    def numbers(accuracy: float) -> dict:
-        keys = ("val", "test", "white_20db", "reverb_300ms")
-        return {f"{key}_{part}": value for key in keys for part, value in (("acc", accuracy), ("acc_ci95", [0.7, 0.9]))}
-
-    plots.draw_conditions(tmp_path / "a.png", {"1d": numbers(0.8), "2d": numbers(0.85)}, *TITLES)
+def test_accuracies_are_drawn_with_intervals_values_and_the_lines_that_are_near(tmp_path, drawn):
+    series = {"1d": {"clean": (0.8, [0.7, 0.9]), "white_20db": (0.75, [0.7, 1.0]), "reverb_300ms": (0.7, [0.7, 0.9])}}
+    series |= {"2d": {row: (1.0, [0.9, 1.0]) for row in reversed(series["1d"])}}
+    plots.draw_accuracies(tmp_path / "a.png", series, *TITLES, {"chance": 0.1, "log-mel statistics": 0.66})
     axes = drawn[0].axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["clean", "white 20 dB", "reverb 300 ms"]
     assert axes.get_xlim()[0] == pytest.approx(0.65) and axes.yaxis_inverted() and len(axes.containers) == 2
     segments = axes.containers[0].lines[2][0].get_segments()
-    assert np.allclose([line[:, 0] for line in segments], [[0.7, 0.9]] * 3)
-    low = {key: 0.1 if key.endswith("acc") else [0.0, 0.2] for key in numbers(0.1)}
-    plots.draw_conditions(tmp_path / "b.png", {"1d": low}, *TITLES)
-    assert "chance" in drawn[1].axes[0].get_legend_handles_labels()[1]
+    assert np.allclose([line[:, 0] for line in segments], [[0.7, 0.9], [0.7, 1.0], [0.7, 0.9]])
+    assert list(axes.containers[0].lines[0].get_xdata()) == [0.8, 0.75, 0.7]
+    assert [text.get_text() for text in axes.texts] == ["0.800", "0.750", "0.700", "1.000", "1.000", "1.000"]
+    assert axes.get_legend_handles_labels()[1] == ["log-mel statistics", "1D", "2D"], "chance is far below"
 
 
 def test_detection_errors_are_drawn_as_normal_deviates(tmp_path, drawn):
@@ -197,7 +184,7 @@ def test_the_first_process_alone_writes_pictures_and_they_are_told_from_others(t
 
 
 def test_a_picture_that_fails_is_one_line_and_costs_nothing_else(tmp_path, capsys):
-    plots.draw_bars(tmp_path / "a.png", {"no\nmodel": {}}, *TITLES)
+    plots.draw_accuracies(tmp_path / "a.png", {"no\nmodel": {}}, *TITLES, {})
     (tmp_path / "folder.png").mkdir()
     plots.draw_learning_curves(tmp_path / "folder.png", LOSSES, *TITLES)
     lines = capsys.readouterr().err.splitlines()

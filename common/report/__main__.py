@@ -18,8 +18,8 @@ from common.corpus.clips import SYNTHETIC_NAME
 from common.report.findings import finding
 from common.report.map import place_recordings, read_map
 from common.report.texts import CHARTS, CONTROLS, TASKS
-from common.run.cli import Parser
-from common.run.console import UserError, align, is_detail, model_name, printable, score, set_up_output
+from common.run.cli import Parser, run
+from common.run.console import align, is_detail, model_name, printable, score
 from common.run.files import read_json, write_atomically
 
 
@@ -128,13 +128,7 @@ def main(seconds: list[str], recordings: list[Path]) -> None:
 
 if __name__ == "__main__":
     parser = Parser(__doc__)
-    parser.prog = "python -m common.report"
     parser.add_argument("seconds", nargs="*", metavar="SECONDS", help="how long each task took, in their order")
     text = "sound files of one spoken digit each, to put on the map"
     parser.add_argument("--recordings", nargs="+", type=Path, default=[], metavar="FILE", help=text)
-    arguments = parser.parse_args()
-    set_up_output()
-    try:
-        main(arguments.seconds, arguments.recordings)
-    except UserError as error:
-        sys.exit(f"{parser.prog}: error: {error}")
+    run(main, parser)

@@ -6,14 +6,13 @@
 Each folder holds the folders of the tasks. Prints a Markdown table for each task that all of them have.
 """
 
-import argparse
 import statistics
-import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from common.report.texts import TASKS
-from common.run.console import align, is_detail, model_name, printable, set_up_output
+from common.run.cli import Parser, run
+from common.run.console import UserError, align, is_detail, model_name, printable
 from common.run.files import read_json
 
 RECORDED = {"seed", "corpus", "clips"}  # what a run must say of itself
@@ -71,28 +70,21 @@ def main(folders: list[Path], only: list[str] | None = None) -> None:
         if all(isinstance(run, dict) and set(run.get("run") or ()) >= RECORDED for run in runs):
             records = [run["run"] for run in runs]
             if len({record["seed"] for record in records}) < len(records):
-                _end(f"{task}: two of the runs have the same seed")
+                raise UserError(f"{task}: two of the runs have the same seed")
             if len({record["corpus"] for record in records}) > 1:  # the clips of a smaller --ratio depend on the seed
-                _end(f"{task}: the runs are of different corpora")
+                raise UserError(f"{task}: the runs are of different corpora")
             lines = table(task, runs, only)
             print(*lines, sep="\n")
             shown = True
     if not shown:
-        _end(f"no task has metrics in all of {', '.join(map(str, folders))}; run them first")
+        raise UserError(f"no task has metrics in all of {', '.join(map(str, folders))}; run them first")
     seeds = f"mean ± standard deviation (ddof 1) over n = {len(folders)} seeds" if len(folders) > 1 else "one seed"
     print(f"{seeds[0].upper()}{seeds[1:]} [95% interval over speakers{', mean of the seeds' * (len(folders) > 1)}].")
 
 
-def _end(problem: str) -> NoReturn:
-    sys.exit(printable(f"python -m common.report.seeds: error: {problem}"))
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser("python -m common.report.seeds", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = Parser(__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="where one seed ran all tasks")
-    parser.add_argument(
-        "--only", nargs="+", metavar="MEASURE", help="show these measures, such as test_acc, and no others"
-    )
-    set_up_output()
-    main(**vars(parser.parse_args()))
+    text = "show these measures, such as test_acc, and no others"
+    parser.add_argument("--only", nargs="+", metavar="MEASURE", help=text)
+    run(main, parser)

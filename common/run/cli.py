@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sys
+import threading
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -116,7 +117,9 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str | None) -> None:
         layout = argparse.RawDescriptionHelpFormatter
-        super().__init__(description=description, formatter_class=layout, allow_abbrev=False)
+        started = getattr(sys.modules["__main__"], "__spec__", None)  # of `python -m NAME`
+        name = started and f"python -m {started.name.removesuffix('.__main__')}"
+        super().__init__(name, description=description, formatter_class=layout, allow_abbrev=False)
 
     def add_settings(self, defaults: Settings, names: Collection[str]) -> None:
         """Add flags for these fields of ``Settings``."""
@@ -160,12 +163,20 @@ def run(main: Callable[..., None], parser: Parser) -> None:
     keep_freed_memory()
     set_up_output(flags.get("quiet", False))
     interrupted.clear()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in a background job
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored, as in a background job
+    ):
         signal.signal(signal.SIGINT, interrupt)
     try:
         set_rank(flags.get("devices", 1), flags.get("num_nodes", 1))
-        seed_everything(flags.get("seed", 0))
+        if "seed" in flags:
+            seed_everything(flags["seed"])
         main(**flags)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
+        sys.exit(1)
     except BaseException as error:
         # Lightning turns Ctrl-C into an exit, and what it tidies up may fail in other ways.
         if interrupted.is_set() or isinstance(error, KeyboardInterrupt):

@@ -73,7 +73,8 @@ def align(table: list[list[str]], between: str = "  ") -> list[str]:
 
 
 def model_name(key: str) -> str:
-    """The key of a model in the metrics as a person writes it: "contrastive_1d" -> "contrastive 1D"."""
+    """A model or a condition in the metrics as a person writes it: "contrastive_1d" -> "contrastive 1D"."""
+    key = re.sub(r"_(\d+)(d[bB]|ms)\b", lambda part: f" {part[1]} {part[2].replace('db', 'dB')}", key)
     return key.replace("_", " ").replace("1d", "1D").replace("2d", "2D")
 
 

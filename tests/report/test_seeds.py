@@ -1,11 +1,15 @@
 """Metrics of several seeds become means with their standard deviations, and nothing else does."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from common.report import seeds
+from common.run.console import UserError
 
 
 def write(folder: Path, seed: int, accuracy: float, task: str = "task1_supervised", **more: object) -> Path:
@@ -38,7 +42,7 @@ def test_one_seed_has_no_deviation_and_a_task_that_one_seed_lacks_is_left_out(tm
 
 
 def test_folders_without_results_are_named_in_one_line(tmp_path):
-    with pytest.raises(SystemExit, match=r"no task has metrics in all of .*nothing; run them first") as caught:
+    with pytest.raises(UserError, match=r"no task has metrics in all of .*nothing; run them first") as caught:
         seeds.main([tmp_path / "nothing"])
     assert "\n" not in str(caught.value)
 
@@ -50,13 +54,27 @@ def test_only_the_measures_that_were_asked_for_are_shown(tmp_path, capsys):
 
 def test_runs_that_cannot_be_averaged_are_named_in_one_line(tmp_path):
     first, again, other = (write(tmp_path / name, seed, 0.5) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
-    with pytest.raises(SystemExit, match="two of the runs have the same seed"):
+    with pytest.raises(UserError, match="two of the runs have the same seed"):
         seeds.main([first, again])
     path = other / "task1_supervised/metrics.json"
     path.write_text(path.read_text().replace("tones", "other tones"))
-    with pytest.raises(SystemExit, match="different corpora"):
+    with pytest.raises(UserError, match="different corpora"):
         seeds.main([first, other])
     for broken in ('{"run": null}', '{"run": {}}', '{"1d": null, "run": {"seed": 3}}', "[]"):
         path.write_text(broken)
-        with pytest.raises(SystemExit, match="no task has metrics"):
+        with pytest.raises(UserError, match="no task has metrics"):
             seeds.main([other])
+
+
+def test_the_command_names_itself_and_ends_quietly_when_nobody_reads_on(tmp_path, repository):
+    write(tmp_path / "a", 1, 0.5)
+
+    def stderr(command: str) -> str:
+        line = command.replace("seeds", f"{sys.executable} -m common.report.seeds")
+        environment = os.environ | {"PYTHONPATH": str(repository)}
+        return subprocess.run(
+            ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True
+        ).stderr
+
+    assert stderr("seeds a | true") == ""
+    assert stderr("seeds b").startswith("python -m common.report.seeds: error: no task has metrics")
