@@ -56,13 +56,18 @@ def _scatter(
     axes: Axes, layout: np.ndarray, labels: np.ndarray, names: Sequence[str], coloring: str, side: float
 ) -> None:
     size = np.clip(450 * side**2 / len(layout), side, side**2)  # of a marker, in square points
+    apart = 0.07 * np.ptp(layout, axis=0).max()  # between two digits that are written
+    written = np.full((1, 2), np.inf)
     for label, (marker, color) in zip(np.unique(labels), itertools.cycle(SPEAKER_STYLES)):
         points = layout[labels == label]
         if coloring == "digit":
             marker, color = "o", DIGIT_COLORS[label]
             # The digit is also written above its points, because colours are hard to tell apart for some readers. The
             # point nearest to the median is inside a cluster even if there are several.
-            middle = points[np.linalg.norm(points - np.median(points, axis=0), axis=1).argmin()]
+            near = points[np.linalg.norm(points - np.median(points, axis=0), axis=1).argsort()]
+            free = np.linalg.norm(near[:, None] - written, axis=2).min(axis=1) >= apart
+            middle = near[free.argmax()]  # the nearest, if none is free
+            written = np.vstack([written, middle])
             text = axes.annotate(names[label], middle, (0, side + 4), textcoords="offset points", ha="center")
             text.set(fontsize=side + 8, fontweight="bold", path_effects=[withStroke(linewidth=3, foreground="white")])
         x, y = points.T
