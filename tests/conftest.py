@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
 from common.run.cli import Settings
@@ -84,6 +85,14 @@ def full_disk() -> Callable[[int], contextlib.AbstractContextManager]:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     return at
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[Figure]:
+    """The figures that are saved."""
+    figures, savefig = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kw: figures.append(self) or savefig(self, *args, **kw))
+    return figures
 
 
 @pytest.fixture(scope="session")

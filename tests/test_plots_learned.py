@@ -4,7 +4,6 @@ import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 
 from common.audio import MEL_BANDS, mel_bands
 from common.encoders import gabor_filters
@@ -22,13 +21,6 @@ def explanation(digits: list[int]) -> Explanation:
     log_mel, saliency = np.random.default_rng(0).normal(size=(2, n, MEL_BANDS, 101))
     curves = {name: np.linspace(0.9, end, len(SHARES)) for name, end in LAST.items()}
     return Explanation(np.array(digits), log_mel, saliency, np.linspace(0.1, 0.84, n), curves, 5 * n)
-
-
-@pytest.fixture
-def drawn(monkeypatch) -> list[Figure]:
-    figures, savefig = [], Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kw: figures.append(self) or savefig(self, *args, **kw))
-    return figures
 
 
 @pytest.mark.parametrize("digits", [[4], [0, 9], list(range(10))])
