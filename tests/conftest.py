@@ -16,6 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
+from common.data import SpokenDigits
 from common.run.cli import Settings
 from common.run.output import Run
 
@@ -55,6 +56,16 @@ def write_tones() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tone_data(tmp_path_factory, write_tones) -> SpokenDigits:
+    """Tones of three speakers, of whom the last one is the test: 32 training, 8 validation and 20 test clips."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_tones(folder / "tones", ["01", "02", "03"], digits=[0, 1], repetitions=10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return SpokenDigits(folder / "tones", batch_size=8)
 
 
 @pytest.fixture(scope="session")
