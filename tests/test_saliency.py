@@ -10,7 +10,6 @@ from torch import nn
 
 from common.audio import MEL_BANDS
 from common.batches import Batch, Examples
-from common.encoders import gabor_filters
 from common.modules import DigitClassifier
 from common.saliency import (
     SHARES,
@@ -66,13 +65,6 @@ def test_a_sinusoid_under_a_gaussian_window_has_its_frequency_and_the_bandwidth_
     assert bandwidth.tolist() == pytest.approx([1.349 / (math.sqrt(8) * math.pi * deviation)] * 2, rel=0.05)
 
 
-def test_the_initial_filters_rise_in_frequency_and_get_wider():
-    centre, bandwidth = filter_shape(gabor_filters(32, 256))
-    assert (centre.diff() > 0).all() and 80 < centre[0] < 200 and 6500 < centre[-1] < 7600
-    assert bandwidth[:5] == pytest.approx(bandwidth[0].expand(5), rel=0.05), "the windows fill the filters"
-    assert (bandwidth[10:].diff() > 0).all()
-
-
 # --- cells
 
 
@@ -83,13 +75,6 @@ def test_full_gains_change_nothing_and_zero_gains_leave_silence(noise):
     assert to_wave(spectrum, 0 * full, 16_000).abs().max() < 1e-6
     full[:, 0] = 0
     assert to_wave(spectrum, full, 16_000).mean(dim=1).abs().max() < 0.01, "the offset is in the lowest band"
-
-
-def test_the_frames_are_those_of_the_spectrogram(noise):
-    first, middle = torch.cat([torch.zeros(6, 200), noise[:, :200]], dim=1), noise[:, 50 * 160 - 200 : 50 * 160 + 200]
-    window = torch.hann_window(400)
-    expected = torch.stack([torch.fft.rfft(frame * window) for frame in (first, middle)], dim=2)
-    torch.testing.assert_close(to_spectrum(noise)[:, :, [0, 50]], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_cell_is_silenced_where_it_lies(noise):

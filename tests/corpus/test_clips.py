@@ -146,20 +146,6 @@ def test_a_file_that_may_be_a_copy_is_no_new_speaker(tmp_path):
     assert speaker_names(corpus.clips) == ["anna", "ben_1", "eve"] and corpus.ignored == 2
 
 
-def test_a_folder_that_cannot_be_listed_is_skipped_with_a_note(tmp_path, monkeypatch, capsys):
-    touch(tmp_path, "01/7_01_3.wav", "lost+found/x")
-    iterdir = Path.iterdir
-
-    def forbidden(path):
-        if path.name == "lost+found":
-            raise PermissionError(13, "Permission denied", str(path))
-        return iterdir(path)
-
-    monkeypatch.setattr(Path, "iterdir", forbidden)
-    assert paths(open_folder(tmp_path)) == ["01/7_01_3.wav"]
-    assert capsys.readouterr().err == f"Skipped {tmp_path}/lost+found: Permission denied\n"
-
-
 @pytest.mark.parametrize("given", ["AudioMNIST", "AudioMNIST/data", "link", "."])
 def test_synthetic_speech_is_never_called_audiomnist(tmp_path, given, monkeypatch):
     touch(tmp_path / "AudioMNIST", "SYNTHETIC.txt", "data/01/7_01_3.wav")

@@ -122,12 +122,6 @@ def test_an_unfinished_task_is_named_with_its_command(report):
     assert "python task1.py --resume" in text and "python task3.py --resume" in text
 
 
-def test_numbers_that_the_metrics_of_another_version_lack_are_left_out(report):
-    write_metrics(FOLDERS[0], {"1d": {"val_acc": 0.3}, "run": {"corpus": "AudioMNIST"}})
-    table, _, text = report()
-    assert "task1  1D" in table and "No results" not in text and "val_acc 0.3000" in text
-
-
 def test_a_folder_without_outputs_and_a_page_that_cannot_be_written(report, monkeypatch):
     Path("empty/report.html").mkdir(parents=True)
     monkeypatch.chdir("empty")

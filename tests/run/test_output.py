@@ -14,7 +14,6 @@ from common.run.cli import Settings
 from common.run.console import UserError
 from common.run.files import PICTURE_MARK
 from common.run.output import Run
-from common.run.process import rank_zero_only
 
 FACTS = {
     "corpus": "tones",
@@ -149,15 +148,6 @@ def test_encoders_are_recorded_by_their_weights(tmp_path):
     same.load_state_dict(first.state_dict())
     records = [Run(Settings(output_dir=tmp_path), FACTS, {}, encoders).record for encoders in (first, same, other)]
     assert records[0] == records[1] != records[2] and records[0]["task2_checkpoint"]
-
-
-def test_all_processes_of_a_finished_run_end(make_run, monkeypatch, capsys):
-    make_run().write_metrics("Title", RESULTS)
-    capsys.readouterr()
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    with pytest.raises(SystemExit):
-        make_run(resume=True).open()
-    assert capsys.readouterr().out == "", "the process of rank zero has said it"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"run": 1}', '{"run": {"arguments": 3}}', '{"1d": {}}'])
