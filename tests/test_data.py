@@ -107,15 +107,11 @@ def test_loader_processes_map_the_cache_however_they_start(open_data, method):
     assert order(loader) == order(data.loader("train"))
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores
-def test_workers_take_only_cores_that_do_not_compute_and_persist(open_data, monkeypatch):
+def test_workers_take_only_cores_that_do_not_compute(open_data, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     for threads, workers in ((8, 0), (5, 3), (1, 4)):
         monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
-        data = open_data(num_workers=4)
-        assert data.num_workers == workers
-        for loader in (data.train_dataloader(), data.val_dataloader()):
-            assert loader.num_workers == workers and loader.persistent_workers == (workers > 0)
+        assert open_data(num_workers=4).num_workers == workers
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     assert spare_cores(torch.device("cuda")) == 8, "training on a GPU leaves all cores free"
 
@@ -161,12 +157,12 @@ def test_an_epoch_has_as_many_steps_with_few_labels_and_no_clip_much_more_often(
 
 
 def test_an_epoch_of_a_small_corpus_has_a_minimum_of_steps_in_each_process(open_data):
-    assert len(open_data(batch_size=8).train_dataloader()) == MIN_STEPS == 24
-    assert list(open_data(batch_size=2).train_dataloader().sampler) != list(range(48))
     halves = open_data(batch_size=64, processes=2)
     for rank in (0, 1):
         batches = list(halves.train_dataloader(2, rank))
-        assert len(batches) == 24 and all(len(set(order([batch]))) == len(batch.digit) == 24 for batch in batches)
+        assert len(batches) == MIN_STEPS and all(
+            len(set(order([batch]))) == len(batch.digit) == 24 for batch in batches
+        )
 
 
 def test_the_description_can_be_written_as_json_and_names_corpus_clips_and_speakers(open_data, tones):

@@ -1,4 +1,4 @@
-"""Pictures can be drawn whatever the speakers and the corpus are called, and show their numbers."""
+"""Pictures can be drawn whatever the speakers and the corpus are called, and show the right numbers."""
 
 import matplotlib.image
 import numpy as np

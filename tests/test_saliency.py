@@ -124,26 +124,6 @@ def test_the_deletion_curve_falls_at_once_for_salient_cells_and_not_for_others(n
     assert reverse[:-1].min() > plain - 0.02
 
 
-def test_every_clip_loses_the_same_share_of_its_cells_the_highest_numbers_first(noise):
-    """Cells are numbered by their bands, so that the highest bands go first."""
-    order = torch.arange(MEL_BANDS).view(1, -1, 1).expand(6, -1, FRAMES) * torch.tensor([1, 1, 1, 9, 9, 9]).view(
-        6, 1, 1
-    )
-    waves = []
-
-    class Recorder(nn.Module):
-        def forward(self, wave):
-            waves.append(wave)
-            return wave[:, :2]
-
-    deletion_curve(Recorder(), noise, torch.zeros(6, dtype=torch.int64), order.float())
-    half = to_spectrum(waves[SHARES.index(0.5)]).abs().square().mean(dim=2)  # [B, K]
-    whole = to_spectrum(noise).abs().square().mean(dim=2)
-    assert len(waves) == len(SHARES)
-    assert (half[:, :40].mean(dim=1) > 0.9 * whole[:, :40].mean(dim=1)).all(), "the lower half reaches to 1.8 kHz"
-    assert (half[:, 50:].mean(dim=1) < 0.01 * whole[:, 50:].mean(dim=1)).all()
-
-
 # --- clips and models of the task
 
 

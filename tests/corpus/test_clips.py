@@ -133,15 +133,8 @@ def test_names_that_differ_only_in_letter_case_are_refused(tmp_path, names):
 
 
 def test_a_file_that_may_be_a_copy_is_no_new_speaker(tmp_path):
-    touch(
-        tmp_path,
-        "7_anna_3.wav",
-        "7_anna_3_2.wav",
-        "7_anna_3_2_1.wav",
-        "7_ben_1_0.wav",
-        "7_eve_1.wav",
-        "eve/7_eve_2.wav",
-    )
+    names = ("7_anna_3", "7_anna_3_2", "7_anna_3_2_1", "7_ben_1_0", "7_eve_1", "eve/7_eve_2")
+    touch(tmp_path, *(f"{name}.wav" for name in names))
     corpus = open_folder(tmp_path)
     assert speaker_names(corpus.clips) == ["anna", "ben_1", "eve"] and corpus.ignored == 2
 

@@ -147,7 +147,7 @@ def test_records_the_commit_if_all_clips_come_from_one(root, altered):
 
 @pytest.fixture
 def faulty_git(root, tmp_path, monkeypatch) -> Path:
-    """A script in place of git, to be filled with a fault that comes when the first group of clips has arrived."""
+    """A file for shell commands that git runs in place of its own once the first group of clips has arrived."""
     monkeypatch.setattr(source, "GROUP_FILES", 5)
     program, git = tmp_path / "faulty/git", shutil.which("git")
     program.parent.mkdir()
@@ -161,13 +161,16 @@ def faulty_git(root, tmp_path, monkeypatch) -> Path:
     return program.with_name("git.fault")
 
 
-def test_what_came_before_a_lasting_fault_stays(root, corpus, faulty_git):
-    faulty_git.write_text("echo 'fatal: could not read from http://user:secret@host/' >&2; exit 128\n")
-    check_fails(CLIPS, root, corpus.as_uri(), "could not read from http://host/", "run again to continue")
+def test_what_came_before_a_lasting_fault_stays_and_no_password_is_shown(root, corpus, settings, faulty_git):
+    address = "http://user:secret@host/AudioMNIST"
+    settings.write_text(f'[url "{corpus.as_uri()}"]\n\tinsteadOf = {address}\n')
+    faulty_git.write_text(f"echo 'fatal: could not read from {address}' >&2; exit 128\n")
+    check_fails(CLIPS, root, address, "could not read from http://host/AudioMNIST", "run again to continue")
     check_holds(root, CLIPS[:5], corpus)
     faulty_git.write_text("")
-    assert fetch(CLIPS, root, corpus.as_uri()) == len(CLIPS) - 5
+    assert fetch(CLIPS, root, address) == len(CLIPS) - 5
     check_holds(root, CLIPS, corpus)
+    assert "http://host/AudioMNIST, commit" in (root / MARKER).read_text()
 
 
 def test_goes_on_after_being_killed(root, corpus, faulty_git):

@@ -62,14 +62,6 @@ def test_sixty_people_of_whom_twelve_are_women():
         synthetic.Voice("61")
 
 
-def test_a_speaker_stays_in_one_place_and_others_are_elsewhere():
-    first, other, again = (synthetic.Place(speaker) for speaker in ("01", "60", "01"))
-    assert np.array_equal(first.microphone, again.microphone) and np.array_equal(first.rooms, again.rooms)
-    assert first.snr_db == again.snr_db != other.snr_db and first.slope == again.slope != other.slope
-    assert np.abs(20 * np.log10(first.microphone[1:] / other.microphone[1:])).mean() > 1, "dB"
-    assert not np.allclose(first.rooms[0], first.rooms[1]) and not np.allclose(first.rooms[0], other.rooms[0])
-
-
 def test_speakers_differ_more_than_repetitions():
     speakers = AUDIOMNIST_SPEAKERS[::5]
     spectra = np.array([[spectrum((speaker, 5, repetition)) for repetition in range(4)] for speaker in speakers])

@@ -94,7 +94,6 @@ def test_names_are_shown_as_they_are_without_control_characters(report):
     [
         ([], "task1 pictures only"),
         ({"1d": 0.5}, "task1 pictures only"),
-        ({"1d": {"test_acc": 0.5}}, "task1 1D 0.5000"),
         ({"1d": {"test_acc": 0.5, "test_acc_ci95": [math.nan, 1], "val_acc_ci95": [None, 1]}}, "task1 1D 0.5000"),
         ({"1d": {"test_acc": 0.5, "test_acc_ci95": [0.4, 0.6]}, "run": {}}, "task1 1D 0.5000 [0.400, 0.600]"),
     ],

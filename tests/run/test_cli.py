@@ -111,11 +111,6 @@ def test_a_file_in_place_of_a_folder_is_named(parser, refused, tmp_path, flag):
     assert flag in refused(parser, [flag, str(tmp_path / "file")])
 
 
-@pytest.mark.parametrize("words, named", [(["fetch", ""], "DIR"), (["delete"], "command")])
-def test_wrong_words_after_common_data_are_named(refused, words, named):
-    assert named in refused(parser_of("common/data.py"), words)
-
-
 @pytest.mark.slow
 def test_every_right_value_of_every_flag_is_accepted_and_every_other_one_is_named():
     counts, wrong = fuzz_arguments.sweep(count=20, seed=0)

@@ -11,7 +11,7 @@ import soundfile
 import torch
 from conftest import tone
 
-from common import DigitClassifier, read_recording
+from common import DigitClassifier
 from common.corpus.decode import read_clip, standardise
 from common.modules import ContrastiveModel
 
@@ -125,10 +125,3 @@ def test_a_checkpoint_without_a_classifier_is_refused_in_one_line(voices, predic
 def test_wrong_arguments_are_one_line_and_exit_code_2(run_here, capsys, command, words):
     code, out, err = run_command(run_here, capsys, command, *words)
     assert code == 2 and out == "" and err.count("\n") == 1
-
-
-def test_a_recording_can_be_read_from_python(voices):
-    wave = read_recording("b.flac")
-    assert wave.shape == (16_000,) and wave.dtype == np.int16
-    with pytest.raises(ValueError, match="cannot be opened"):
-        read_recording("nowhere.wav")
