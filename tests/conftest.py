@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
+from common.data import SpokenDigits
 from common.run.cli import Settings
 from common.run.output import Run
 
@@ -57,6 +59,16 @@ def write_tones() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def tone_data(tmp_path_factory, write_tones) -> SpokenDigits:
+    """Tones of three speakers, of whom the last one is the test: 32 training, 8 validation and 20 test clips."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_tones(folder / "tones", ["01", "02", "03"], digits=[0, 1], repetitions=10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return SpokenDigits(folder / "tones", batch_size=8)
+
+
+@pytest.fixture(scope="session")
 def make_settings() -> Callable[..., Settings]:
     """A function that gives the settings of a short training, except for those named."""
     return lambda **overrides: Settings(**{"epochs": 1, "lr": 1e-3, "batch_size": 8, "num_workers": 0} | overrides)
@@ -84,6 +96,14 @@ def full_disk() -> Callable[[int], contextlib.AbstractContextManager]:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     return at
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[Figure]:
+    """The figures that are saved."""
+    figures, savefig = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kw: figures.append(self) or savefig(self, *args, **kw))
+    return figures
 
 
 @pytest.fixture(scope="session")

@@ -9,15 +9,10 @@ import torchaudio
 from common.audio import POWER_FLOOR, LogMel, mel_bands, to_float, unit_power
 
 
-def test_full_scale_of_int16_becomes_one():
+def test_full_scale_of_int16_becomes_one_and_floats_keep_theirs():
     wave = torch.tensor([-32768, 0, 16384], dtype=torch.int16).repeat(1, 200)
-    assert to_float(wave)[0, :3].tolist() == [-1.0, 0.0, 0.5]
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
-def test_floats_keep_their_scale(dtype):
-    wave = to_float(torch.full((2, 400), 0.25, dtype=dtype))
-    assert wave.dtype == torch.float32 and (wave == 0.25).all()
+    for same in (wave, wave.double() / 32768):
+        assert to_float(same).dtype == torch.float32 and to_float(same)[0, :3].tolist() == [-1.0, 0.0, 0.5]
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8, torch.bool, torch.complex64])
@@ -45,13 +40,6 @@ def test_mel_bands_are_means_of_bins_and_none_is_empty():
     torch.testing.assert_close(bands.sum(dim=1), torch.ones(64))
     centres = (bands * torch.arange(201)).sum(dim=1) * 40  # Hz
     assert (centres.diff() > 0).all()
-
-
-def test_log_mel_is_standardised():
-    x = LogMel()(torch.randn(3, 16_000))
-    assert x.shape == (3, 64, 101)
-    torch.testing.assert_close(x.mean(dim=(1, 2)), torch.zeros(3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(x.std(dim=(1, 2)), torch.ones(3), atol=1e-2, rtol=0)
 
 
 def test_log_mel_equals_torchaudios_with_eight_times_as_many_bins():

@@ -138,13 +138,6 @@ def test_equaliser_gains_have_the_stated_decibels():
     assert (random_equaliser(torch.zeros(1, 129), 0.0) == 1).all()
 
 
-@pytest.mark.parametrize("room", [False, True])
-def test_a_channel_without_changes_changes_nothing(only, room):
-    only("NOISE", 0.0)
-    wave = torch.randn(3, 16_000)
-    torch.testing.assert_close(random_channel(wave, room), wave, atol=1e-4, rtol=0)
-
-
 def test_a_gap_has_neighbouring_zeros_and_the_allowed_width():
     hidden = random_gap(500, 64, max_width=8) == 0  # [B, size]
     widths = hidden.sum(dim=1)

@@ -22,15 +22,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple", "ignore:Spar
 KINDS = (ContrastiveModel, DigitClassifier)
 
 
-@pytest.fixture(scope="module")
-def tones(tmp_path_factory, write_tones) -> SpokenDigits:
-    folder = tmp_path_factory.mktemp("corpus")
-    write_tones(folder / "tones", [f"{i:02d}" for i in range(1, 7)], digits=[0, 1], repetitions=5)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return SpokenDigits(folder / "tones", batch_size=8)
-
-
 class Stored:
     """A checkpoint of one kind: its content, its path, and the function that loads it."""
 
@@ -57,14 +48,9 @@ class Stored:
 
 
 @pytest.fixture
-def stored(tmp_path, tones) -> Stored:
-    """One kind for the many faults, since the same lines read all kinds."""
-    return Stored(DigitClassifier, tmp_path / "best.ckpt", tones)
-
-
-@pytest.fixture(params=KINDS)
-def each_kind(request, tmp_path, tones) -> Stored:
-    return Stored(request.param, tmp_path / "best.ckpt", tones)
+def stored(tmp_path, tone_data) -> Stored:
+    """One kind for all faults, since the same lines read both kinds."""
+    return Stored(DigitClassifier, tmp_path / "best.ckpt", tone_data)
 
 
 def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
@@ -72,33 +58,23 @@ def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
     return all(torch.equal(value, expected.pop(key)) for key, value in first.state_dict().items()) and not expected
 
 
-def test_a_good_one_gives_its_weights_in_eval_mode(each_kind, capsys):
-    with torch.no_grad():
-        for value in each_kind.module.state_dict().values():
-            value.add_(1)  # weights and statistics that no new module has
-    each_kind.save()
-    loaded = each_kind.load()
-    assert type(loaded) is type(each_kind.module) and same_weights(loaded, each_kind.module)
-    assert not any(module.training for module in loaded.modules())
-    assert capsys.readouterr().err == ""
-
-
 @pytest.mark.parametrize("make", [lambda: DigitClassifier(("2d",), frozen=True), ContrastiveModel])
-def test_the_class_and_its_arguments_are_stored_and_the_label_may_be_anything(make, tones, make_run, tmp_path):
+def test_the_class_and_its_arguments_are_stored_and_the_label_may_be_anything(make, tone_data, make_run, tmp_path):
     model, path = make(), tmp_path / "model/best.ckpt"
-    fit(model, tones, make_run(tmp_path), "model", label="supervised 1d\nor contrastive: as you like")
+    fit(model, tone_data, make_run(tmp_path), "model", label="supervised 1d\nor contrastive: as you like")
     if isinstance(model, ContrastiveModel):
-        store_spaces(path, embed(VoiceEmbedder(model.embedder), tones.loader("train")))
-    for loaded in (load(path, type(model)), type(model).load_from_checkpoint(path)):  # ours, and Lightning's
+        store_spaces(path, embed(VoiceEmbedder(model.embedder), tone_data.loader("train")))
+    ours, of_lightning = load(path, type(model)), type(model).load_from_checkpoint(path)
+    for loaded in (ours, of_lightning):
         assert type(loaded) is type(model) and loaded.hparams == model.hparams and same_weights(loaded, model)
+    assert not any(module.training for module in ours.modules())
 
 
 # --- what is refused
 
 
-def test_a_missing_one_is_refused(each_kind):
-    script = "task2.py" if isinstance(each_kind.module, ContrastiveModel) else "task1.py"
-    each_kind.is_refused("no such checkpoint", f"python {script}")
+def test_a_missing_one_is_refused(stored):
+    stored.is_refused("no such checkpoint", "python task1.py")
 
 
 class Payload:
@@ -126,59 +102,44 @@ def test_code_in_a_checkpoint_is_not_run(stored, tmp_path, form):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("content", ["truncated", "empty", "text", "a folder", "a tensor"])
-def test_what_is_no_checkpoint_is_refused(stored, content):
+def test_what_is_no_checkpoint_is_refused(stored):
     stored.save()
     whole = stored.path.read_bytes()
-    stored.path.unlink()
-    if content == "a folder":
-        stored.path.mkdir()
-    elif content == "a tensor":
-        torch.save(torch.zeros(3), stored.path)
-    else:
-        texts = {"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"not a checkpoint\nat all\n"}
-        stored.path.write_bytes(texts[content])
-    stored.is_refused()
+    for content in (whole[: len(whole) // 2], b"", b"not a checkpoint\nat all\n"):
+        stored.path.write_bytes(content)
+        stored.is_refused()
 
 
-def test_another_tasks_model_is_refused(tmp_path, tones):
+def test_another_tasks_model_is_refused(tmp_path, tone_data):
     for kind, other in (KINDS, KINDS[::-1]):
-        stored = Stored(kind, tmp_path / "best.ckpt", tones)
-        stored.content = Stored(other, tmp_path / "other.ckpt", tones).content
+        stored = Stored(kind, tmp_path / "best.ckpt", tone_data)
+        stored.content = Stored(other, tmp_path / "other.ckpt", tone_data).content
         stored.save()
         stored.is_refused(f"not a checkpoint of a {kind.__name__}")
 
 
-def test_a_classifier_of_the_other_format_is_refused_where_the_format_matters(stored, tones):
+def test_a_classifier_of_the_other_format_is_refused_where_the_format_matters(stored, tone_data):
     stored.save()
-    assert load(stored.path, DigitClassifier, tones, formats=("1d",)).formats == ("1d",)
-    stored.load = lambda: load(stored.path, DigitClassifier, tones, formats=("2d",))
+    assert load(stored.path, DigitClassifier, tone_data, formats=("1d",)).formats == ("1d",)
+    stored.load = lambda: load(stored.path, DigitClassifier, tone_data, formats=("2d",))
     stored.is_refused("not a checkpoint of a DigitClassifier")
 
 
-def test_one_that_was_trained_on_a_test_speaker_is_refused(each_kind, tones):
-    each_kind.content["run"]["train_speakers"] = ["01", tones.names("test")[0]]
-    each_kind.save()
-    each_kind.is_refused("1 test speaker")
+def test_one_that_was_trained_on_a_test_speaker_is_refused(stored, tone_data):
+    stored.content["run"]["train_speakers"] = ["01", tone_data.names("test")[0]]
+    stored.save()
+    stored.is_refused("1 test speaker")
 
 
-def test_one_of_another_corpus_is_noted(each_kind, tones, capsys):
-    each_kind.content["run"] = {"corpus": "elsewhere", "train_speakers": tones.names("test")}
-    each_kind.save()
-    each_kind.load()
+def test_one_of_another_corpus_is_noted(stored, tone_data, capsys):
+    stored.content["run"] = {"corpus": "elsewhere", "train_speakers": tone_data.names("test")}
+    stored.save()
+    stored.load()
     note = capsys.readouterr().err
-    assert note.count("\n") == 1 and str(each_kind.path) in note and "elsewhere" in note and "tones" in note
+    assert note.count("\n") == 1 and str(stored.path) in note and "elsewhere" in note and "tones" in note
 
 
 # --- strange and hostile ones
-
-
-def endless_text() -> tuple:
-    """A small object that takes years to print: pairs of pairs of pairs."""
-    pair = ("x", "x")
-    for _ in range(60):
-        pair = (pair, pair)
-    return pair
 
 
 def other_weight(value: object) -> Callable[[dict], None]:
@@ -187,20 +148,12 @@ def other_weight(value: object) -> Callable[[dict], None]:
 
 SPOILED = {
     "of the version before": lambda content: content.update(model=content.pop("class")),
-    "a class of another program": lambda content: content.update({"class": "line\n" * 10**6}),
-    "an endless class": lambda content: content.update({"class": endless_text()}),
     "other arguments": lambda content: content.update(hyper_parameters={"layers": 4}),
-    "arguments in a list": lambda content: content.update(hyper_parameters=["1d"]),
     "no record of its run": lambda content: content.pop("run"),
     "no speakers": lambda content: content["run"].pop("train_speakers"),
-    "unhashable speakers": lambda content: content["run"].update(train_speakers=[["01"]]),
-    "an endless corpus": lambda content: content["run"].update(corpus=endless_text()),
-    "no weights": lambda content: content.pop("state_dict"),
     "a weight too few": lambda content: content["state_dict"].pop("head.1.weight"),
     "a weight too many": lambda content: content["state_dict"].update({"extra.weight": torch.zeros(1)}),
     "a huge weight": other_weight(torch.zeros(1).expand(10**6, 10**6)),
-    "a sparse weight": other_weight(torch.eye(3).to_sparse()),
-    "a weight in words": other_weight("weights"),
     "a weight that is not finite": other_weight(torch.full((10, 128), torch.inf)),
 }
 
@@ -221,24 +174,26 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused_unread(stored, monk
     stored.is_refused("not a checkpoint")
 
 
-def test_a_checkpoint_without_its_speaker_space_is_refused(tmp_path, tones):
-    stored = Stored(ContrastiveModel, tmp_path / "best.ckpt", tones)
+def test_a_checkpoint_without_its_speaker_space_is_refused(tmp_path, tone_data):
+    stored = Stored(ContrastiveModel, tmp_path / "best.ckpt", tone_data)
     stored.load = lambda: load_spaces(stored.path)
     stored.save()
     stored.is_refused("no statistics")
 
 
 @pytest.mark.parametrize("task, flag", [(3, "--task1-checkpoint"), *((n, "--task2-checkpoint") for n in (3, 4, 5))])
-def test_each_task_refuses_a_hostile_one_before_it_writes_anything(tones, tmp_path, run_here, monkeypatch, task, flag):
+def test_each_task_refuses_a_hostile_one_before_it_writes_anything(
+    tone_data, tmp_path, run_here, monkeypatch, task, flag
+):
     monkeypatch.chdir(tmp_path)
-    contrastive = Stored(ContrastiveModel, tmp_path / "best.ckpt", tones)
+    contrastive = Stored(ContrastiveModel, tmp_path / "best.ckpt", tone_data)
     paths = {name: tmp_path / f"{name}_checkpoints/best.ckpt" for name in ("1d", "2d")}
-    supervised = [Stored(DigitClassifier, path, tones, name) for name, path in paths.items()]
+    supervised = [Stored(DigitClassifier, path, tone_data, name) for name, path in paths.items()]
     hostile = contrastive if flag == "--task2-checkpoint" else supervised[1]
     hostile.content["run"]["seed"] = Payload(f"touch {tmp_path / 'trace'}")
     for stored in (contrastive, *supervised):
         stored.save()
-    flags = ["--data-dir", str(tones.corpus.root), "--num-workers", "0", "--output-dir", "output"]
+    flags = ["--data-dir", str(tone_data.corpus.root), "--num-workers", "0", "--output-dir", "output"]
     flags += ["--task2-checkpoint", str(contrastive.path)]
     flags += ["--task1-checkpoint", str(tmp_path)] if task == 3 else []
     with pytest.raises(SystemExit) as caught:

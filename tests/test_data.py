@@ -13,7 +13,7 @@ from common.batches import Batch, EmbeddedBatch
 from common.corpus.clips import open_folder
 from common.corpus.decode import read_clip, standardise
 from common.corpus.source import MARKER
-from common.data import MIN_STEPS, SpokenDigits, on_gpu, spare_cores
+from common.data import MIN_STEPS, SpokenDigits, spare_cores
 from common.run.console import UserError
 
 
@@ -107,15 +107,11 @@ def test_loader_processes_map_the_cache_however_they_start(open_data, method):
     assert order(loader) == order(data.loader("train"))
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores
-def test_workers_take_only_cores_that_do_not_compute_and_persist(open_data, monkeypatch):
+def test_workers_take_only_cores_that_do_not_compute(open_data, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     for threads, workers in ((8, 0), (5, 3), (1, 4)):
         monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
-        data = open_data(num_workers=4)
-        assert data.num_workers == workers
-        for loader in (data.train_dataloader(), data.val_dataloader()):
-            assert loader.num_workers == workers and loader.persistent_workers == (workers > 0)
+        assert open_data(num_workers=4).num_workers == workers
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     assert spare_cores(torch.device("cuda")) == 8, "training on a GPU leaves all cores free"
 
@@ -161,12 +157,12 @@ def test_an_epoch_has_as_many_steps_with_few_labels_and_no_clip_much_more_often(
 
 
 def test_an_epoch_of_a_small_corpus_has_a_minimum_of_steps_in_each_process(open_data):
-    assert len(open_data(batch_size=8).train_dataloader()) == MIN_STEPS == 24
-    assert list(open_data(batch_size=2).train_dataloader().sampler) != list(range(48))
     halves = open_data(batch_size=64, processes=2)
     for rank in (0, 1):
         batches = list(halves.train_dataloader(2, rank))
-        assert len(batches) == 24 and all(len(set(order([batch]))) == len(batch.digit) == 24 for batch in batches)
+        assert len(batches) == MIN_STEPS and all(
+            len(set(order([batch]))) == len(batch.digit) == 24 for batch in batches
+        )
 
 
 def test_the_description_can_be_written_as_json_and_names_corpus_clips_and_speakers(open_data, tones):
@@ -198,13 +194,10 @@ def test_the_description_of_a_download_names_its_commit(tones, write_tones):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"ratio": 2}, "--ratio: expected a number above 0 and at most 1"),
         ({"label_ratio": 0}, "--label-ratio: expected"),
         ({"label_ratio": 0.001}, "0 training and 0 validation clips are too few for 1 process(es); raise --ratio or"),
         ({"label_ratio": 0.06, "processes": 2}, "3 training and 1 validation clips are too few for 2 process(es)"),
         ({"fold": 1}, "--fold needs all of AudioMNIST's speakers"),
-        ({"fold": 6}, "--fold: expected 1 to 5, got 6"),
-        ({"dataset": "mnist"}, "--dataset: expected auto, audiomnist or synthetic, got mnist"),
         ({"ratio": 0.03}, "raise --ratio"),
     ],
 )
@@ -212,15 +205,6 @@ def test_wrong_arguments_are_named_in_one_line(open_data, arguments, message):
     with pytest.raises(UserError) as caught:
         open_data(**arguments)
     assert message in str(caught.value) and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("kind, free", [("cpu", 10**12), ("cuda", 1000), ("mps", 1000)])
-def test_waveforms_that_do_not_fit_on_the_device_stay_where_they_are(monkeypatch, kind, free):
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, 10**12))
-    monkeypatch.setattr("torch.mps.recommended_max_memory", lambda: 10**12)
-    monkeypatch.setattr("torch.mps.driver_allocated_memory", lambda: 10**12 - free)
-    waves = np.zeros((2, 251), dtype=np.int16)  # 1004 bytes
-    assert on_gpu(waves, torch.device(kind)) is waves
 
 
 @pytest.mark.parametrize("accelerator, available", [("gpu", None), ("mps", None), ("mps", "cuda")])

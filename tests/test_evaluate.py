@@ -11,13 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from common.batches import Batch
-from common.evaluate import (
-    PROBE_STRENGTHS,
-    Embeddings,
-    embed,
-    linear_probe,
-    predict_digits,
-)
+from common.evaluate import PROBE_STRENGTHS, Embeddings, embed, linear_probe, predict_digits
 from common.intervals import accuracy_metrics
 
 # --- embed
@@ -143,13 +137,6 @@ def test_the_scaler_is_fitted_on_the_training_clips_alone():
     assert linear_probe("1d", train, far, train)[0]["val_acc"] == 0.5
 
 
-def test_embeddings_of_any_scale_are_standardised():
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(60, 2))
-    narrow = points(x * [1000, 0.001], (x[:, 1] > 0).astype(int))
-    assert linear_probe("1d", narrow, narrow, narrow)[0]["test_acc"] > 0.9
-
-
 def test_the_regularisation_is_chosen_on_the_validation_clips_and_not_on_the_test_clips():
     rng = np.random.default_rng(0)
     x, digit = rng.normal(size=(40, 30)).astype(np.float32), np.arange(40) % 3
@@ -167,11 +154,6 @@ def test_the_regularisation_is_chosen_on_the_validation_clips_and_not_on_the_tes
         agreement = (favoured.predict(x_test) == test.digit).mean()
         assert result["C"] == strength and result["val_acc"] == 1.0
         assert result["test_acc"] == pytest.approx(agreement, abs=0.02) and agreement < 0.97
-
-
-def test_a_single_digit_in_training_is_always_predicted():
-    result, _ = linear_probe("1d", points([1, 2], [4, 4]), points([1], [4]), points([1, 2, 3, 4], [4, 4, 4, 5]))
-    assert (result["train_acc"], result["val_acc"], result["test_acc"]) == (1.0, 1.0, 0.75)
 
 
 def test_shuffled_labels_give_chance():

@@ -6,9 +6,6 @@ The waveforms and weights are sines rather than random numbers, so that they are
 import pytest
 import torch
 
-from common.audio import LogMel, to_float
-from common.augmentation import random_channel, random_masks, random_rates, random_shifts, warp
-from common.losses import info_nce
 from common.modules import DigitClassifier
 from common.networks import Embedder
 
@@ -59,26 +56,6 @@ def test_embeddings_of_augmented_clips(embedder, waves):
     assert_near(z["1d"][:, [0, 100]], expected, NORMAL_NUMBERS)
     expected = [[-2.118609, 13.503469], [1.121978, 20.879612], [-1.20172, 23.077616], [3.304677, 18.498117]]
     assert_near(z["2d"][:, [0, 100]], expected, NORMAL_NUMBERS)
-
-
-def test_log_mel(waves):
-    x = LogMel()(to_float(waves))
-    assert_near(x[[0, 1, 2, 3], [5, 20, 40, 60], [40, 50, 10, 90]], [3.536778, -0.345781, -0.271101, -0.245824])
-
-
-def test_augmentation(waves):
-    wave = to_float(waves)
-    torch.manual_seed(2)
-    augmented = random_channel(warp(wave, random_rates(wave), random_shifts(wave)))
-    expected = [[-0.353711, -0.335421], [-0.249102, -0.079773], [0.47325, 0.204986], [-0.101512, 0.054687]]
-    assert_near(augmented[:, [6400, 8000]], expected, NORMAL_NUMBERS)
-    masked = random_masks(torch.ones(4, 64, 101))
-    assert masked.sum(dim=(1, 2)).tolist() == [4455, 4293, 4950, 4956]
-
-
-def test_info_nce():
-    n = torch.arange(64.0).reshape(8, 8)
-    assert_near(info_nce(torch.sin(n), torch.cos(1.3 * n), 0.2), 4.358259)
 
 
 def test_first_logits_of_a_seed(waves):

@@ -101,8 +101,3 @@ def test_two_processes_of_32_give_loss_and_gradients_of_one_of_64(tmp_path):
     for rank in (0, 1):
         for got, wanted in zip(torch.load(tmp_path / f"{rank}.pt", weights_only=True), expected, strict=True):
             torch.testing.assert_close(got, wanted)
-
-
-def test_gathering_on_one_process_changes_nothing():
-    z = torch.randn(3, 2)
-    assert gather(z) is z

@@ -214,12 +214,6 @@ def test_formats_share_the_speed_and_nothing_else(monkeypatch):
     assert not torch.equal(shift_1d, shift_2d)
 
 
-def test_float_and_int16_waveforms_have_the_same_embeddings():
-    model, wave = Embedder(("1d", "2d")).eval(), noise()
-    for z, of_floats in zip(model(wave).values(), model(wave / 32768).values(), strict=True):
-        assert torch.equal(z, of_floats)
-
-
 def test_embeddings_have_a_method_of_their_own_and_are_refused_as_waveforms():
     model, wave = DigitClassifier(("1d", "2d")).eval(), noise()
     embeddings = torch.cat(list(model.embedder(wave).values()), dim=1)

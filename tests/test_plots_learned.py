@@ -4,12 +4,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 
-from common.audio import MEL_BANDS, mel_bands
+from common.audio import MEL_BANDS
 from common.encoders import gabor_filters
 from common.plots import BLUE, ORANGE
-from common.plots_learned import GAP, _band, _in_colour, draw_learned
+from common.plots_learned import GAP, _in_colour, draw_learned
 from common.saliency import SHARES, Explanation, filter_shape
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -22,13 +21,6 @@ def explanation(digits: list[int]) -> Explanation:
     log_mel, saliency = np.random.default_rng(0).normal(size=(2, n, MEL_BANDS, 101))
     curves = {name: np.linspace(0.9, end, len(SHARES)) for name, end in LAST.items()}
     return Explanation(np.array(digits), log_mel, saliency, np.linspace(0.1, 0.84, n), curves, 5 * n)
-
-
-@pytest.fixture
-def drawn(monkeypatch) -> list[Figure]:
-    figures, savefig = [], Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kw: figures.append(self) or savefig(self, *args, **kw))
-    return figures
 
 
 @pytest.mark.parametrize("digits", [[4], [0, 9], list(range(10))])
@@ -61,9 +53,3 @@ def test_cells_for_the_digit_are_orange_and_those_against_it_blue():
     assert image[42, 101 + GAP + 55].tolist() == pytest.approx([*to_rgb(BLUE), 1])
     opaque = image[..., 3] > 0
     assert not opaque[20:38].any() and not opaque[:, 101 : 101 + GAP].any()
-
-
-def test_frequencies_are_written_at_the_bands_that_hold_them():
-    bands = mel_bands()  # [F, bins of 40 Hz]
-    centres = bands.numpy() @ np.arange(201) * 40
-    assert np.abs(_band(centres) - np.arange(MEL_BANDS))[5:].max() < 0.3

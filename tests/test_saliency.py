@@ -10,7 +10,6 @@ from torch import nn
 
 from common.audio import MEL_BANDS
 from common.batches import Batch, Examples
-from common.encoders import gabor_filters
 from common.modules import DigitClassifier
 from common.saliency import (
     SHARES,
@@ -66,13 +65,6 @@ def test_a_sinusoid_under_a_gaussian_window_has_its_frequency_and_the_bandwidth_
     assert bandwidth.tolist() == pytest.approx([1.349 / (math.sqrt(8) * math.pi * deviation)] * 2, rel=0.05)
 
 
-def test_the_initial_filters_rise_in_frequency_and_get_wider():
-    centre, bandwidth = filter_shape(gabor_filters(32, 256))
-    assert (centre.diff() > 0).all() and 80 < centre[0] < 200 and 6500 < centre[-1] < 7600
-    assert bandwidth[:5] == pytest.approx(bandwidth[0].expand(5), rel=0.05), "the windows fill the filters"
-    assert (bandwidth[10:].diff() > 0).all()
-
-
 # --- cells
 
 
@@ -83,13 +75,6 @@ def test_full_gains_change_nothing_and_zero_gains_leave_silence(noise):
     assert to_wave(spectrum, 0 * full, 16_000).abs().max() < 1e-6
     full[:, 0] = 0
     assert to_wave(spectrum, full, 16_000).mean(dim=1).abs().max() < 0.01, "the offset is in the lowest band"
-
-
-def test_the_frames_are_those_of_the_spectrogram(noise):
-    first, middle = torch.cat([torch.zeros(6, 200), noise[:, :200]], dim=1), noise[:, 50 * 160 - 200 : 50 * 160 + 200]
-    window = torch.hann_window(400)
-    expected = torch.stack([torch.fft.rfft(frame * window) for frame in (first, middle)], dim=2)
-    torch.testing.assert_close(to_spectrum(noise)[:, :, [0, 50]], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_cell_is_silenced_where_it_lies(noise):
@@ -137,26 +122,6 @@ def test_the_deletion_curve_falls_at_once_for_salient_cells_and_not_for_others(n
     assert curve[0] == pytest.approx(plain, abs=1e-4) and plain > 0.9, "silencing nothing changes nothing"
     assert curve[2] < 0.1, "2% of the cells hold all that the model hears"
     assert reverse[:-1].min() > plain - 0.02
-
-
-def test_every_clip_loses_the_same_share_of_its_cells_the_highest_numbers_first(noise):
-    """Cells are numbered by their bands, so that the highest bands go first."""
-    order = torch.arange(MEL_BANDS).view(1, -1, 1).expand(6, -1, FRAMES) * torch.tensor([1, 1, 1, 9, 9, 9]).view(
-        6, 1, 1
-    )
-    waves = []
-
-    class Recorder(nn.Module):
-        def forward(self, wave):
-            waves.append(wave)
-            return wave[:, :2]
-
-    deletion_curve(Recorder(), noise, torch.zeros(6, dtype=torch.int64), order.float())
-    half = to_spectrum(waves[SHARES.index(0.5)]).abs().square().mean(dim=2)  # [B, K]
-    whole = to_spectrum(noise).abs().square().mean(dim=2)
-    assert len(waves) == len(SHARES)
-    assert (half[:, :40].mean(dim=1) > 0.9 * whole[:, :40].mean(dim=1)).all(), "the lower half reaches to 1.8 kHz"
-    assert (half[:, 50:].mean(dim=1) < 0.01 * whole[:, 50:].mean(dim=1)).all()
 
 
 # --- clips and models of the task

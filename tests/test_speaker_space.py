@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.base import clone
 
 from common.evaluate import Embeddings
 from common.speaker_space import SpeakerSpace, fit_spaces, fuse
@@ -44,13 +43,6 @@ def test_variances_are_equalised_as_far_as_the_power_says(power):
     np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-6)
     expected = variance / (variance + 0.01 * variance.mean()) ** (2 * power)
     np.testing.assert_allclose(np.diag(covariance), expected, atol=1e-6)
-
-
-def test_it_is_a_scikit_learn_transformer():
-    train = spoken(1, speakers=5)
-    space = clone(SpeakerSpace(0.2, strength=1.0)).fit(train.z["1d"], train.digit)
-    assert space.get_params() == {"power": 0.2, "strength": 1.0} and not hasattr(clone(space), "mean_")
-    assert 0 < SpeakerSpace().power < 0.5, "the default whitens in part"
 
 
 @pytest.mark.parametrize("digits", [[3], [3, 8], [0, 1, 2]])

@@ -1,6 +1,5 @@
 """``fit`` trains as many epochs as it is asked for, keeps the best of them, and moves no other weights."""
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -8,9 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.data import SpokenDigits
 from common.modules import ContrastiveModel, DigitClassifier, LogsEpochMeans, one_cycle
-from common.run import process
 from common.run.console import UserError
 from common.training import PATIENCE, fit
 
@@ -109,38 +106,7 @@ def test_each_epoch_is_recorded_and_printed(train, tmp_path, capsys):
     assert len(printed) == 2 and printed[1].startswith("scripted  epoch 2/2  train_loss 0.0000  val_loss 1.0000  ")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_that_python_loses_in_a_destructor_still_ends_the_training(make_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "interrupted", interrupted := threading.Event())
-    monkeypatch.setattr("common.callbacks.interrupted", interrupted)
-    monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning ignores further interrupts of this process
-
-    class Pressed:
-        def __del__(self):
-            process.interrupt()
-
-    class Interrupted(Scripted):
-        def training_step(self, batch, index):
-            self.steps = index + 1
-            Pressed()  # collected at once
-            return super().training_step(batch, index)
-
-    module = Interrupted([1.0])
-    with pytest.raises(SystemExit):  # which Lightning makes of an interrupt
-        fit(module, Points(), make_run(tmp_path, epochs=2), "checkpoints", "scripted")
-    assert module.steps == 1
-
-
 # --- with the models and clips of the tasks
-
-
-@pytest.fixture(scope="module")
-def tones(tmp_path_factory, write_tones) -> SpokenDigits:
-    folder = tmp_path_factory.mktemp("corpus")
-    write_tones(folder / "tones", ["01", "02", "03"], digits=[0, 1], repetitions=10)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return SpokenDigits(folder / "tones", batch_size=8)
 
 
 def weights(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -151,7 +117,7 @@ def same(before: dict, module: nn.Module) -> list[bool]:
     return [torch.equal(before[key], value.cpu()) for key, value in module.state_dict().items()]
 
 
-def test_fine_tuning_one_copy_leaves_the_pretrained_encoders_and_the_next_copy_alone(tones, tmp_path, make_run):
+def test_fine_tuning_one_copy_leaves_the_pretrained_encoders_and_the_next_copy_alone(tone_data, tmp_path, make_run):
     pretrained = ContrastiveModel().embedder
     before = weights(pretrained)
     for mode in ("frozen", "finetuned", "finetuned"):
@@ -162,13 +128,13 @@ def test_fine_tuning_one_copy_leaves_the_pretrained_encoders_and_the_next_copy_a
         assert all(same(before, model.embedder)), "each copy starts from the pretrained weights"
         head = weights(model.head)
         assert model.train().embedder.training == (mode != "frozen")
-        fit(model, tones, make_run(tmp_path, epochs=2), mode, mode)
+        fit(model, tone_data, make_run(tmp_path, epochs=2), mode, mode)
         assert all(same(before, pretrained)), "the pretrained encoders moved"
         assert not any(same(head, model.head)), "the head is trained"
         assert all(same(before, model.embedder)) == (mode == "frozen"), "BatchNorm statistics included"
 
 
-def test_an_epoch_draws_the_same_whatever_was_drawn_before_and_each_epoch_anew(tones, tmp_path, make_run):
+def test_an_epoch_draws_the_same_whatever_was_drawn_before_and_each_epoch_anew(tone_data, tmp_path, make_run):
     def first_draws(folder: str, seed: int, excess: int) -> list:
         drawn = {}
 
@@ -178,7 +144,7 @@ def test_an_epoch_draws_the_same_whatever_was_drawn_before_and_each_epoch_anew(t
                 torch.rand(excess)
                 return (self.weight * 0).sum()
 
-        fit(Drawing([1.0]), tones, make_run(tmp_path, epochs=2, seed=seed), folder, folder)
+        fit(Drawing([1.0]), tone_data, make_run(tmp_path, epochs=2, seed=seed), folder, folder)
         return list(drawn.values())
 
     first, again, other = first_draws("first", 1, 0), first_draws("again", 1, 7), first_draws("other", 2, 0)

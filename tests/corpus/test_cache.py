@@ -4,12 +4,10 @@ import contextlib
 import functools
 import multiprocessing
 import os
-import select
 import signal
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -110,14 +108,6 @@ def test_a_change_of_files_choice_or_processing_has_a_cache_of_its_own(corpus, f
     assert_rows_match(cached, corpus)
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_of_one_line(corpus, folder):
-    folder.write_text("a file where the folder should be")
-    with pytest.raises(
-        UserError, match=rf"^{folder}: cannot write the cache \([^\n]*\); disk full or no write permission\?$"
-    ):
-        open_cache(corpus, folder)
-
-
 def test_an_interrupted_build_is_never_taken_for_a_cache_and_leaves_nothing(corpus, folder, monkeypatch):
     during = []
 
@@ -149,28 +139,6 @@ def test_the_build_works_however_processes_start(corpus, folder, monkeypatch, me
     context = multiprocessing.get_context(method)
     monkeypatch.setattr(cache.multiprocessing, "get_context", lambda _: context)
     assert_rows_match(open_cache(corpus, folder), corpus)
-
-
-def test_without_shared_memory_the_clips_are_read_in_this_process(corpus, folder, monkeypatch):
-    def refuse(*_):
-        raise OSError(30, "Read-only file system", "/dev/shm")
-
-    monkeypatch.setattr(cache, "ProcessPoolExecutor", refuse)
-    assert_rows_match(open_cache(corpus, folder), corpus)
-
-
-def test_workers_end_when_their_parent_is_killed():
-    ended, alive = os.pipe()  # the second end is open as long as one of the processes lives
-
-    def begin_and_be_killed():
-        pool = ProcessPoolExecutor(1, multiprocessing.get_context("fork"), cache._end_with_parent)
-        pool.submit(os.getpid).result()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    multiprocessing.get_context("fork").Process(target=begin_and_be_killed).start()
-    os.close(alive)
-    assert select.select([ended], [], [], 60)[0], "a worker still waits for work"
-    os.close(ended)
 
 
 def test_a_full_disk_is_an_error_of_one_line_and_leaves_other_caches_as_they_are(corpus, folder, full_disk):
@@ -208,7 +176,6 @@ def test_leftovers_of_a_killed_build_are_removed_after_a_day(corpus, folder):
 
 DAMAGE = {
     "empty": lambda content: b"",
-    "half a description": lambda content: content[:-5],
     "a clip more": lambda content: content[: 2 * SAMPLES] + content,
     "zeros": lambda content: bytes(len(content)),
 }

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import soundfile
-from benchmarks import fuzz_audio
 
 from common.audio import SAMPLES
 from common.corpus.decode import read_clip, standardise
@@ -11,11 +10,6 @@ from common.corpus.decode import read_clip, standardise
 
 def sine(frequency: float, seconds: float, rate: int) -> np.ndarray:
     return 0.5 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
-
-
-def spectrum(wave: np.ndarray) -> np.ndarray:
-    """Magnitudes [8001] in steps of 1 Hz."""
-    return np.abs(np.fft.rfft(wave.astype(np.float64)))
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
@@ -26,10 +20,10 @@ def test_resampling_gives_the_samples_of_the_same_sine_at_16_khz(rate):
     np.testing.assert_allclose(middle, 2 * sine(1000, 0.25, 16_000), atol=0.005)
 
 
-@pytest.mark.parametrize("rate", [4001, 8000, 37_799, 44_099, 48_000, 383_999])
-def test_every_rate_keeps_frequency_and_duration(rate):
+@pytest.mark.parametrize("rate", [4001, 37_799, 44_099, 383_999])
+def test_odd_rates_keep_frequency_and_duration(rate):
     wave = standardise(sine(1000, 0.5, rate), rate)
-    assert abs(int(spectrum(wave).argmax()) - 1000) <= 1
+    assert abs(int(np.abs(np.fft.rfft(wave)).argmax()) - 1000) <= 1  # in steps of 1 Hz
     np.testing.assert_allclose(np.flatnonzero(np.abs(wave) > 1000)[[0, -1]], [4000, 12_000], atol=40)
 
 
@@ -58,13 +52,10 @@ def test_the_loudest_second_has_the_most_energy_and_not_the_highest_peak():
     "samples, rate, problem",
     [
         (np.zeros(0), 16_000, "no samples"),
-        (np.zeros(16_000), 16_000, "silent"),
         (np.full(16_000, 0.5), 16_000, "silent"),
         (1e-6 * sine(440, 0.5, 16_000), 16_000, "silent"),
-        (np.full(8000, np.nan), 16_000, "not finite"),
         (np.append(sine(440, 0.5, 16_000), np.inf), 16_000, "not finite"),
         (np.float32(3e38) * np.abs(sine(440, 0.5, 16_000)).astype(np.float32), 16_000, "too large"),
-        (sine(440, 0.5, 16_000), 0, "0 Hz"),
         (sine(440, 0.5, 16_000), 2**31 - 1, "2147483647 Hz"),
         (sine(440, 31, 16_000), 16_000, "longer than 30 s"),
     ],
@@ -106,21 +97,3 @@ def test_what_is_there_is_read_whatever_length_the_header_tells(tmp_path, name):
     assert rate == 48_000 and (0.5 if "cut" in name else 1) * len(whole) <= len(samples) <= len(whole)
     if "ogg" not in name and "mp3" not in name:
         np.testing.assert_allclose(samples[:, 0], whole[: len(samples)], atol=1e-4)
-
-
-def test_a_chunk_of_text_after_no_samples_is_not_taken_for_sound(tmp_path):
-    (tmp_path / "empty.wav").write_bytes(
-        fuzz_audio.wav(b"") + b"LIST" + (400).to_bytes(4, "little") + bytes(range(200)) * 2
-    )
-    assert len(read_clip(tmp_path / "empty.wav")[0]) == 0
-
-
-@pytest.mark.parametrize("megabytes, channels, problem", [(100, 1, "its 105 MB are too many"), (60, 1024, "channels")])
-def test_a_file_too_large_for_a_digit_is_refused(tmp_path, megabytes, channels, problem):
-    """Of which the disk holds nothing."""
-    size = megabytes * 2**20
-    with (tmp_path / "large.wav").open("wb") as file:
-        file.write(fuzz_audio.wav(b"", 48_000, channels, size=size))
-        file.truncate(44 + size)
-    with pytest.raises(ValueError, match=problem):
-        read_clip(tmp_path / "large.wav")

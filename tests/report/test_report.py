@@ -94,7 +94,6 @@ def test_names_are_shown_as_they_are_without_control_characters(report):
     [
         ([], "task1 pictures only"),
         ({"1d": 0.5}, "task1 pictures only"),
-        ({"1d": {"test_acc": 0.5}}, "task1 1D 0.5000"),
         ({"1d": {"test_acc": 0.5, "test_acc_ci95": [math.nan, 1], "val_acc_ci95": [None, 1]}}, "task1 1D 0.5000"),
         ({"1d": {"test_acc": 0.5, "test_acc_ci95": [0.4, 0.6]}, "run": {}}, "task1 1D 0.5000 [0.400, 0.600]"),
     ],
@@ -120,12 +119,6 @@ def test_an_unfinished_task_is_named_with_its_command(report):
     table, page, text = report()
     assert table.count("no results") == text.count("No results") == 2 and page.count("<img") == 3
     assert "python task1.py --resume" in text and "python task3.py --resume" in text
-
-
-def test_numbers_that_the_metrics_of_another_version_lack_are_left_out(report):
-    write_metrics(FOLDERS[0], {"1d": {"val_acc": 0.3}, "run": {"corpus": "AudioMNIST"}})
-    table, _, text = report()
-    assert "task1  1D" in table and "No results" not in text and "val_acc 0.3000" in text
 
 
 def test_a_folder_without_outputs_and_a_page_that_cannot_be_written(report, monkeypatch):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from common.run.console import UserError, align, model_name, printable, progress_bar, say, set_up_output, shortened
+from common.run.console import UserError, printable, progress_bar, say, set_up_output, shortened
 
 
 class Terminal(io.StringIO):
@@ -52,17 +52,6 @@ def test_an_error_is_one_line_whatever_the_file_is_called():
     assert shortened("a\nbcdef", 5) == "a bc…" and shortened("abcde", 5) == "abcde"
 
 
-def test_a_closed_stream_is_no_error(monkeypatch):
-    closed = io.StringIO()
-    closed.close()
-    for stream in (None, closed):
-        monkeypatch.setattr(sys, "stdout", stream)
-        monkeypatch.setattr(sys, "stderr", stream)
-        set_up_output()
-        work()
-        print("error", file=sys.stderr)
-
-
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_characters_that_an_encoding_lacks_are_escaped(monkeypatch, encoding):
     written = io.BytesIO()
@@ -71,11 +60,3 @@ def test_characters_that_an_encoding_lacks_are_escaped(monkeypatch, encoding):
     say("\u6570\u636e: 7")
     sys.stdout.flush()
     assert written.getvalue() == b"\\u6570\\u636e: 7\n"
-
-
-def test_columns_are_aligned():
-    assert align([["a", "bbb", "c"], ["aaaa", "b", ""]]) == ["a     bbb  c", "aaaa  b"]
-
-
-def test_names_of_models():
-    assert model_name("contrastive_1d") == "contrastive 1D" and model_name("2d_frozen") == "2D frozen"

@@ -1,7 +1,6 @@
 """The folder of a run: stale results go when it starts, and its metrics are complete or absent."""
 
 import fcntl
-import json
 import os
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from common.run.cli import Settings
 from common.run.console import UserError
 from common.run.files import PICTURE_MARK
 from common.run.output import Run
-from common.run.process import rank_zero_only
 
 FACTS = {
     "corpus": "tones",
@@ -48,22 +46,6 @@ def names(folder: Path) -> set[str]:
 
 
 # --- metrics
-
-
-def test_metrics_have_the_models_and_the_run_at_the_top(make_run, tmp_path, capsys):
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/last.ckpt").touch()
-    make_run(seed=7, data_dir=Path("x")).write_metrics("Title", RESULTS)
-    written = json.loads((tmp_path / "metrics.json").read_text())
-    assert set(written) == {"1d", "2d", "run"}
-    assert written["1d"]["test_acc"] == 0.8 and written["1d"]["test_clips"] == 50 and written["2d"]["test_loss"] == 0.25
-    run = written["run"]
-    assert run["corpus"] == "tones" and run["seed"] == 7 and run["seconds"] > 0 and run["parameters"] == {"1d": 35136}
-    assert run["arguments"]["data_dir"] == "x" and run["task2_checkpoint"] is None
-    assert {"torch", "pytorch-lightning", "python"} <= set(run["versions"])
-    assert (tmp_path / "metrics.txt").read_text() in capsys.readouterr().out
-    assert names(tmp_path) == {"metrics.json", "metrics.txt", "checkpoints"}
-    assert names(tmp_path / "checkpoints") == set(), "the run has ended, so it cannot be resumed"
 
 
 def test_the_table_shows_each_accuracy_with_its_interval_and_number_of_clips(make_run, tmp_path):
@@ -149,15 +131,6 @@ def test_encoders_are_recorded_by_their_weights(tmp_path):
     same.load_state_dict(first.state_dict())
     records = [Run(Settings(output_dir=tmp_path), FACTS, {}, encoders).record for encoders in (first, same, other)]
     assert records[0] == records[1] != records[2] and records[0]["task2_checkpoint"]
-
-
-def test_all_processes_of_a_finished_run_end(make_run, monkeypatch, capsys):
-    make_run().write_metrics("Title", RESULTS)
-    capsys.readouterr()
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    with pytest.raises(SystemExit):
-        make_run(resume=True).open()
-    assert capsys.readouterr().out == "", "the process of rank zero has said it"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"run": 1}', '{"run": {"arguments": 3}}', '{"1d": {}}'])

@@ -8,9 +8,7 @@ import pytest
 from benchmarks.fuzz_arguments import parser_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BENCHMARKS = REPOSITORY / "tests/benchmarks"
-DOCUMENTS = {path: path.read_text() for path in (REPOSITORY / "README.md", BENCHMARKS / "README.md")}
-TEXT = "\n".join(DOCUMENTS.values())
+TEXT = "\n".join((REPOSITORY / path).read_text() for path in ("README.md", "tests/benchmarks/README.md"))
 BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)).replace("\\\n", " ")
 # The variables of a loop stand for their first value.
 COMMANDS = sorted(
@@ -31,12 +29,3 @@ def test_a_command_of_the_readme_is_accepted(command):
         path = script.replace(".", "/")
         script = f"{path}/__main__.py" if (REPOSITORY / path).is_dir() else f"{path}.py"
     parser_of(script).parse_args(flags)
-
-
-def test_every_benchmark_exists_and_says_how_it_is_run():
-    named = set(re.findall(r"tests/benchmarks/(\w+\.py)", TEXT))
-    named |= set(re.findall(r"(?<![\w./])(\w+\.py)", DOCUMENTS[BENCHMARKS / "README.md"]))
-    named -= {path.name for path in REPOSITORY.glob("task*.py")}
-    assert len(named) > 5
-    for name in named:
-        assert f"python tests/benchmarks/{name}" in (BENCHMARKS / name).read_text(), name

@@ -3,10 +3,9 @@
 import base64
 import json
 import re
-import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import matplotlib.image
@@ -103,21 +102,11 @@ def state_of(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_each_task_writes_its_files_and_no_others(folder, name):
-    assert {path.relative_to(folder / name).as_posix() for path in (folder / name).rglob("*.*")} == FILES[name]
-
-
-def test_nothing_else_is_written(folder):
+def test_each_task_writes_its_files_and_no_others_beside_one_cache_for_all(folder):
+    for name, files in FILES.items():
+        assert {path.relative_to(folder / name).as_posix() for path in (folder / name).rglob("*.*")} == files
     assert {path.name for path in folder.iterdir()} == {*FOLDERS, "data"}
-    assert [path.name for path in (folder / "data").iterdir()] == ["cache"]
-    assert len(list((folder / "data/cache").iterdir())) == 1, "one cache serves all tasks"
-
-
-def test_synthetic_speech_is_announced_unless_it_was_asked_for(pipeline):
-    first, *others = (result.stderr for result in pipeline[1].values())
-    assert "AudioMNIST is not available" in first and "SYNTHETIC SPEECH" in first and "--data-dir" in first
-    assert not any("not available" in text for text in others)
+    assert len(list((folder / "data").rglob("*.*"))) == 1
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -207,11 +196,6 @@ def test_every_picture_shows_something_of_its_own(folder):
     assert len(contents) == len(PICTURES)
 
 
-def test_the_list_of_plots_is_complete(folder):
-    text = (folder / "task3_visualization/metrics.txt").read_text()
-    assert [line.strip() for line in text.splitlines() if line.endswith(".png")] == [*PLOTS, "overview.png"]
-
-
 def test_the_report_holds_all_pictures_and_sounds(folder, run_here, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     run_here("common/report/__main__.py")
@@ -230,40 +214,21 @@ def test_the_report_holds_all_pictures_and_sounds(folder, run_here, monkeypatch,
 # --- in two processes, and in this one
 
 
-@pytest.fixture(scope="module")
-def two_processes(run_script, write_tones, tmp_path_factory) -> Iterator[dict[str, Future]]:
-    """Two trainings in two processes each, which begin here: one is undisturbed, in the other a process dies.
-
-    Each ends in its output folder and what it printed.
-    """
-    folder = tmp_path_factory.mktemp("processes")
-    corpus = write_tones(folder / "tones", ["01", "02", "03"], digits=[0, 1], repetitions=10)
-    (folder / "sitecustomize.py").write_text(  # imported by every Python process that finds it
-        "import os, pathlib, threading, time\n"
-        "def die():\n"
-        "    while not pathlib.Path('task2_contrastive/checkpoints/last.ckpt').exists():\n"
-        "        time.sleep(0.01)\n"
-        "    os._exit(3)\n"
-        "if os.environ.get('LOCAL_RANK') == '1':\n"
-        "    threading.Thread(target=die, daemon=True).start()\n"
-    )
-    flags = ["--data-dir", str(corpus), "--batch-size", "8", "--num-workers", "0"]
-    flags += ["--accelerator", "cpu", "--devices", "2", "--strategy", "ddp"]
-
-    def run(name: str, epochs: int, **environment: str) -> tuple[Path, subprocess.CompletedProcess]:
-        (folder / name).mkdir()
-        result = run_script("task2.py", *flags, "--epochs", str(epochs), folder=folder / name, **environment)
-        return folder / name / "task2_contrastive", result
-
-    with ThreadPoolExecutor() as pool:
-        dying = pool.submit(run, "dying", 10_000, PYTHONPATH=str(folder))
-        yield {"whole": pool.submit(run, "whole", 1), "dying": dying}
+def test_two_processes_train_one_model_and_count_every_clip_once(run_script, write_tones, tmp_path):
+    corpus = write_tones(tmp_path / "tones", ["01", "02", "03"], digits=[0, 1], repetitions=10)
+    flags = ["--data-dir", str(corpus), "--batch-size", "8", "--num-workers", "0", "--epochs", "1"]
+    hardware = ["--accelerator", "cpu", "--devices", "2", "--strategy", "ddp"]
+    result = run_script("task2.py", *flags, *hardware, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Linear probes") == result.stdout.count("epoch 1/1") == 1, "only one process reports"
+    folder = tmp_path / "task2_contrastive"
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == FILES["task2_contrastive"]
+    assert json.loads((folder / "metrics.json").read_text())["concat"]["test_clips"] == 20
 
 
-def test_the_same_seed_repeats_every_number_and_picture(
-    metrics, folder, run_here, monkeypatch, tmp_path, two_processes
-):
-    """Run in this process, with a cache of its own, while ``two_processes`` work on other cores."""
+def test_the_same_seed_repeats_every_number_and_picture(metrics, folder, run_here, monkeypatch, tmp_path):
+    """Run in this process, with a cache of its own."""
     monkeypatch.chdir(tmp_path)
     for task in range(1, 6):
         run_here(f"task{task}.py", *(SYNTHETIC if task > 1 else SHORT))
@@ -274,41 +239,6 @@ def test_the_same_seed_repeats_every_number_and_picture(
         assert json.dumps(again) == json.dumps(first)
     for path in PICTURES:
         assert Path(path).read_bytes() == (folder / path).read_bytes(), path
-
-
-def test_two_processes_train_one_model_and_count_every_clip_once(two_processes):
-    folder, result = two_processes["whole"].result()
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("Linear probes") == result.stdout.count("epoch 1/1") == 1, "only one process reports"
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert files == FILES["task2_contrastive"]
-    assert json.loads((folder / "metrics.json").read_text())["concat"]["test_clips"] == 20
-
-
-def test_a_process_that_dies_ends_the_others(two_processes):
-    folder, result = two_processes["dying"].result()
-    # Every five seconds Lightning looks for dead processes, and kills the others. It may be the first to notice.
-    endings = {
-        1: "task2.py: error: contrastive: one of 2 processes failed, which ended all",
-        -signal.SIGKILL: "terminated with code 3. Forcefully terminating all other processes",
-    }
-    assert result.returncode in endings and endings[result.returncode] in result.stderr, result.stderr
-    assert "Traceback" not in result.stderr, result.stderr
-    assert (folder / "checkpoints/last.ckpt").exists() and not (folder / "metrics.json").exists()
-
-
-@pytest.mark.parametrize(
-    "task, flag",
-    [(3, "--task1-checkpoint"), (3, "--task2-checkpoint"), (4, "--task2-checkpoint"), (5, "--task2-checkpoint")],
-)
-def test_a_missing_checkpoint_is_one_line_and_the_earlier_results_stay(folder, run_here, monkeypatch, task, flag):
-    monkeypatch.chdir(folder)
-    before = {path: path.read_bytes() for path in (folder / FOLDERS[task - 1]).rglob("*.*")}
-    with pytest.raises(SystemExit) as caught:
-        run_here(f"task{task}.py", *SYNTHETIC, flag, "missing.ckpt")
-    message = str(caught.value)
-    assert message.startswith(f"task{task}.py: error: missing.ckpt") and "\n" not in message
-    assert {path: path.read_bytes() for path in (folder / FOLDERS[task - 1]).rglob("*.*")} == before
 
 
 def test_a_fold_tests_on_the_speakers_of_the_published_fold(folder, run_here, monkeypatch, tmp_path):

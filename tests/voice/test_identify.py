@@ -153,29 +153,11 @@ def test_recordings_that_cannot_be_used_are_reported_and_the_others_answered(peo
     assert enrolled.startswith("7 recordings of 2 speaker(s)")
 
 
-def test_other_files_are_no_recordings(people, identify):
-    for name in ("anna/notes.txt", "anna/._0.wav", "readme.wav", ".trash/1.wav", "zoe/notes.txt"):
-        (people / name).parent.mkdir(exist_ok=True)
-        (people / name).write_text("no sound")
-    code, _, err = identify("--enrol", "people", "carl.ogg")
-    assert code == 0 and err.startswith("8 recordings of 2 speaker(s)") and err.count("\n") == 1
-
-
 @pytest.mark.parametrize(
-    "folder, checkpoint, message",
-    [
-        ("nowhere", "best", "--enrol nowhere: no usable recordings"),
-        ("people/anna", "best", "--enrol people/anna: no usable recordings"),
-        ("strangers", "best", "give --threshold"),
-        ("people", "nowhere", "nowhere.ckpt: no such checkpoint"),
-        ("people", "early", "early.ckpt: no statistics"),
-    ],
+    "folder, message", [("nowhere", "--enrol nowhere: no usable recordings"), ("strangers", "give --threshold")]
 )
-def test_an_error_is_one_line(people, identify, folder, checkpoint, message):
-    early = torch.load("best.ckpt", weights_only=True)
-    del early["speaker_spaces"]
-    torch.save(early, "early.ckpt")
-    code, out, _ = identify("--enrol", folder, "--task2-checkpoint", f"{checkpoint}.ckpt", "carl.ogg")
+def test_an_error_is_one_line(people, identify, folder, message):
+    code, out, _ = identify("--enrol", folder, "carl.ogg")
     assert out == "" and isinstance(code, str) and message in code and "\n" not in code
 
 

@@ -11,7 +11,7 @@ import soundfile
 import torch
 from conftest import tone
 
-from common import DigitClassifier, read_recording
+from common import DigitClassifier
 from common.corpus.decode import read_clip, standardise
 from common.modules import ContrastiveModel
 
@@ -108,15 +108,6 @@ def test_files_that_cannot_be_used_are_reported_and_the_others_predicted(voices,
     assert {file: result["error"] for file, result in results.items() if "digit" not in result} == faults
 
 
-def test_names_with_control_characters_are_printed_on_one_line(voices, predict):
-    name = "a\n\x1b[31m\udcff.wav"
-    Path("a.wav").rename(name)
-    code, out, _ = predict("best.ckpt", name, "b.flac")
-    assert code == 0 and out.count("\n") == 2 and "\x1b" not in out
-    assert json.loads(predict("best.ckpt", "--json", name)[1])[0]["file"] == name
-    assert "\x1b" not in predict("best.ckpt", "nowhere\x1b[31m.wav")[2]
-
-
 def test_a_checkpoint_without_a_classifier_is_refused_in_one_line(voices, predict):
     save(ContrastiveModel())
     code, out, _ = predict("best.ckpt", *voices)
@@ -134,16 +125,3 @@ def test_a_checkpoint_without_a_classifier_is_refused_in_one_line(voices, predic
 def test_wrong_arguments_are_one_line_and_exit_code_2(run_here, capsys, command, words):
     code, out, err = run_command(run_here, capsys, command, *words)
     assert code == 2 and out == "" and err.count("\n") == 1
-
-
-@pytest.mark.parametrize("command, explained", [("predict", "softmax"), ("identify", "equal error rate")])
-def test_help_has_an_example_and_explains_the_number(run_here, capsys, command, explained):
-    code, out, _ = run_command(run_here, capsys, command, "--help")
-    assert code == 0 and f"$ python -m common.voice.{command}" in out and explained in " ".join(out.split())
-
-
-def test_a_recording_can_be_read_from_python(voices):
-    wave = read_recording("b.flac")
-    assert wave.shape == (16_000,) and wave.dtype == np.int16
-    with pytest.raises(ValueError, match="cannot be opened"):
-        read_recording("nowhere.wav")
