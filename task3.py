@@ -19,11 +19,11 @@ from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import embed, predict_digits, tsne
 from common.networks import ContrastiveNetwork, DigitNetwork
+from common.plots.embeddings import draw_embeddings
 from common.report.map import write_map
 from common.run.cli import Settings, run_task, task_parser
 from common.run.console import UserError
 from common.run.output import Run, weights_digest
-from common.scatter import draw_embeddings
 
 
 def main(settings: Settings) -> None:

@@ -49,6 +49,8 @@ def load(
         module.load_state_dict(checkpoint["state_dict"])
         if isinstance(module, DigitNetwork):
             module.temperature = float(checkpoint.get("temperature", 1.0))
+            if not 0 < module.temperature < float("inf"):
+                raise ValueError("not a temperature")
         if data is not None:
             corpus, speakers = printable(checkpoint["run"]["corpus"]), set(checkpoint["run"]["train_speakers"])
     except Exception as error:  # a file that is not a checkpoint fails in as many ways as there are files

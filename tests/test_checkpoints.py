@@ -151,6 +151,7 @@ SPOILED = {
     "other arguments": lambda content: content.update(hyper_parameters={"layers": 4}),
     "no record of its run": lambda content: content.pop("run"),
     "no speakers": lambda content: content["run"].pop("train_speakers"),
+    "a temperature of nothing": lambda content: content.update(temperature=float("nan")),
     "a weight too few": lambda content: content["state_dict"].pop("head.1.weight"),
     "a weight too many": lambda content: content["state_dict"].update({"extra.weight": torch.zeros(1)}),
     "a huge weight": other_weight(torch.zeros(1).expand(10**6, 10**6)),

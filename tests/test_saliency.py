@@ -180,3 +180,23 @@ def test_clips_are_taken_of_each_digit_that_there_is():
     assert all(digit[number] == each for number, each in zip(numbers, few.digit, strict=True))
     assert len(set(few.speaker.tolist())) > 3, "the clips of a digit are sorted by speaker"
     assert (np.random.get_state()[1] == state).all()
+
+
+def test_every_clip_loses_the_same_share_of_its_cells_the_highest_numbers_first(noise):
+    """Cells are numbered by their bands, so that the highest bands go first."""
+    order = torch.arange(MEL_BANDS).view(1, -1, 1).expand(6, -1, FRAMES) * torch.tensor([1, 1, 1, 9, 9, 9]).view(
+        6, 1, 1
+    )
+    waves = []
+
+    class Recorder(nn.Module):
+        def forward(self, wave):
+            waves.append(wave)
+            return wave[:, :2]
+
+    deletion_curve(Recorder(), noise, torch.zeros(6, dtype=torch.int64), order.float())
+    half = to_spectrum(waves[SHARES.index(0.5)]).abs().square().mean(dim=2)  # [B, K]
+    whole = to_spectrum(noise).abs().square().mean(dim=2)
+    assert len(waves) == len(SHARES)
+    assert (half[:, :40].mean(dim=1) > 0.9 * whole[:, :40].mean(dim=1)).all(), "the lower half reaches to 1.8 kHz"
+    assert (half[:, 50:].mean(dim=1) < 0.01 * whole[:, 50:].mean(dim=1)).all()

@@ -1,5 +1,6 @@
 """``fit`` trains as many epochs as it is asked for, keeps the best of them, and moves no other weights."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from common.modules import ContrastiveModel, DigitClassifier, LogsEpochMeans, one_cycle
+from common.run import process
 from common.run.console import UserError
 from common.training import PATIENCE, fit
 
@@ -151,3 +153,25 @@ def test_an_epoch_draws_the_same_whatever_was_drawn_before_and_each_epoch_anew(t
     assert first == again
     assert len({number for number, _ in first + other}) == 4
     assert first[0][1] != first[1][1], "the order is new"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_loses_in_a_destructor_still_ends_the_training(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "interrupted", interrupted := threading.Event())
+    monkeypatch.setattr("common.callbacks.interrupted", interrupted)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning ignores further interrupts of this process
+
+    class Pressed:
+        def __del__(self):
+            process.interrupt()
+
+    class Interrupted(Scripted):
+        def training_step(self, batch, index):
+            self.steps = index + 1
+            Pressed()  # collected at once
+            return super().training_step(batch, index)
+
+    module = Interrupted([1.0])
+    with pytest.raises(SystemExit):  # which Lightning makes of an interrupt
+        fit(module, Points(), make_run(tmp_path, epochs=2), "checkpoints", "scripted")
+    assert module.steps == 1

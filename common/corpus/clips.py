@@ -98,8 +98,8 @@ def split_clips(clips: Sequence[Clip], seed: int, fold: int | None = None) -> Sp
 
     No test speaker is in training or validation. AudioMNIST numbers its speakers by recording date and so by room, and
     8 of its 12 women are among the last 20; every third speaker in natural order has all rooms, and 4 of the women.
-    Validation takes every fifth clip of each speaker and digit, chosen by
-    ``seed``. With ``fold`` (1 to 5) the sets are the speaker-disjoint folds of the AudioMNIST paper instead.
+    Validation takes every fifth clip of each speaker and digit, chosen by ``seed``. With ``fold`` (1 to 5) the sets are
+    the speaker-disjoint folds of the AudioMNIST paper instead.
 
     Raises:
         UserError: too few speakers or clips for three sets, or a fold of a corpus without AudioMNIST's 60 speakers.

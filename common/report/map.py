@@ -44,7 +44,7 @@ def write_map(
     Raises:
         UserError: the file cannot be written.
     """
-    from common.scatter import DIGIT_COLORS
+    from common.plots.embeddings import DIGIT_COLORS
 
     test = data.examples["test"]
     shown = systematic_sample(test.speaker.numpy(), test.digit.numpy(), min(1.0, CLIPS / len(test)), seed)

@@ -4,10 +4,12 @@ import contextlib
 import functools
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -193,3 +195,17 @@ def test_a_damaged_cache_is_built_again(corpus, folder, damage):
     assert cached.clips == expected.clips and cached.skipped == expected.skipped
     assert_rows_match(cached, corpus)
     assert path.read_bytes() == content and names(folder) == [path.name]
+
+
+def test_workers_end_when_their_parent_is_killed():
+    ended, alive = os.pipe()  # the second end is open as long as one of the processes lives
+
+    def begin_and_be_killed():
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context("fork"), cache._end_with_parent)
+        pool.submit(os.getpid).result()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    multiprocessing.get_context("fork").Process(target=begin_and_be_killed).start()
+    os.close(alive)
+    assert select.select([ended], [], [], 60)[0], "a worker still waits for work"
+    os.close(ended)

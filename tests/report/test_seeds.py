@@ -1,6 +1,9 @@
 """Metrics of several seeds become means with their standard deviations, and nothing else does."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,16 @@ def test_runs_that_cannot_be_averaged_are_named_in_one_line(tmp_path):
         path.write_text(broken)
         with pytest.raises(UserError, match="no task has metrics"):
             seeds.main([other])
+
+
+def test_the_command_names_itself_and_ends_quietly_when_nobody_reads_on(tmp_path, repository):
+    write(tmp_path / "a", 1, 0.5)
+
+    def stderr(command: str) -> str:
+        line = command.replace("seeds", f"{sys.executable} -m common.report.seeds")
+        environment = os.environ | {"PYTHONPATH": str(repository)}
+        ended = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        return ended.stderr
+
+    assert stderr("seeds a | true") == ""
+    assert stderr("seeds b").startswith("python -m common.report.seeds: error: no task has metrics")

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from common.plots import COLORS, ending, picture
+from common.plots.figure import COLORS, ending, picture
 from common.run.console import forgiving, model_name
 
 # Ten colours that colour-blind readers can tell apart: Petroff's (arXiv:2107.02270), with black for one of two greys.

@@ -7,8 +7,8 @@ from matplotlib.colors import to_rgb
 
 from common.audio import MEL_BANDS
 from common.encoders import gabor_filters
-from common.plots import BLUE, ORANGE
-from common.plots_learned import GAP, _in_colour, draw_learned
+from common.plots.figure import BLUE, ORANGE
+from common.plots.learned import GAP, _in_colour, draw_learned
 from common.saliency import SHARES, Explanation, filter_shape
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from common.audio import MEL_BANDS, MEL_RANGE
 from common.encoders import gabor_filters
-from common.plots import BLUE, ORANGE, picture
+from common.plots.figure import BLUE, ORANGE, picture
 from common.run.console import forgiving, model_name
 from common.saliency import SHARES, Explanation, filter_shape
 

@@ -1,0 +1,1 @@
+"""Pictures of results, embeddings, and what was learned. Nothing here measures anything."""
