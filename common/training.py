@@ -40,7 +40,7 @@ def fit(
 
     Raises:
         UserError: the loss is not finite, Lightning refuses the hardware flags, the disk is full, another process of
-            the training failed, or ``last.ckpt`` cannot be continued.
+            the training failed or was killed, or ``last.ckpt`` cannot be continued.
     """
     folder = run.folder / checkpoints
     last = folder / "last.ckpt"
@@ -53,9 +53,11 @@ def fit(
         except (LookupError, RuntimeError) as error:
             if first_epoch and not history.started:  # for example of a model that was changed since
                 raise UserError(f"--resume: {last} cannot be continued; start anew without --resume") from error
+            reason = str(error).splitlines()[0] if str(error) else ""
+            if reason.startswith("DataLoader worker"):
+                raise UserError(f"{label}: {reason} Out of memory? Try --num-workers 0") from error
             if trainer.world_size == 1:
                 raise
-            reason = str(error).splitlines()[0]
             message = f"{label}: one of {trainer.world_size} processes failed, which ended all ({reason})"
             raise UserError(message) from error
     module.load_state_dict(torch.load(folder / "best.ckpt", weights_only=True)["state_dict"])

@@ -1,12 +1,14 @@
 """``fit`` trains as many epochs as it is asked for, keeps the best of them, and moves no other weights."""
 
+import os
+import signal
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from common.modules import ContrastiveModel, DigitClassifier, LogsEpochMeans, one_cycle
 from common.run import process
@@ -153,6 +155,20 @@ def test_an_epoch_draws_the_same_whatever_was_drawn_before_and_each_epoch_anew(t
     assert first == again
     assert len({number for number, _ in first + other}) == 4
     assert first[0][1] != first[1][1], "the order is new"
+
+
+class KillsItsProcess(Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_loader_process_that_is_killed_is_one_line(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Points, "train_dataloader", lambda *_: DataLoader(KillsItsProcess(), num_workers=1))
+    with pytest.raises(UserError, match=r"^scripted: DataLoader worker .* Try --num-workers 0$"):
+        fit(Scripted([1.0]), Points(), make_run(tmp_path), "checkpoints", "scripted")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
