@@ -24,7 +24,7 @@ from common.evaluate import predict_digits
 from common.intervals import compare
 from common.modules import DigitClassifier
 from common.plots.learned import draw_learned
-from common.plots.results import draw_accuracies, draw_confusion, draw_learning_curves, measured
+from common.plots.results import draw_accuracies, draw_classifier, measured
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
 from common.saliency import clips_of_each_digit, explain
@@ -38,26 +38,21 @@ def main(settings: Settings) -> None:
     run = Run(settings, data.describe(), models["1d"].embedder.sizes() | models["2d"].embedder.sizes())
     run.open()
 
-    results, correct, accuracies = {}, {}, {}
+    results, correct = {}, {}
     for name, model in models.items():
         history = fit(model, data, run, f"{name}_checkpoints", label=f"supervised {name}")
         val, test = (predict_digits(model, data.loader(part)) for part in ("val", "test"))
         results[name] = val.metrics("val", data.speakers) | test.metrics("test", data.speakers)
         results[name] |= calibrate(run.folder / f"{name}_checkpoints" / "best.ckpt", val, test)
-        changed = conditions(data.examples["test"])
-        for key, condition in changed.items():
+        for key, condition in conditions(data.examples["test"]).items():
             results[name] |= predict_digits(model, data.loader("test"), condition).accuracy(key, data.speakers)
         correct[name] = test.correct
-        keys = {"clean": "test"} | {key: key for key in changed}
-        accuracies[name] = {shown: measured(results, f"{key}_acc")[name] for shown, key in keys.items()}
-        path = run.folder / f"{name}_curves.png"
-        draw_learning_curves(path, history, f"Training, {name}", data.caption("train", "val"))
-        path = run.folder / f"{name}_confusion.png"
-        draw_confusion(path, test.digit.numpy(), test.predicted.numpy(), f"Digits, {name}", data.caption("test"))
+        draw_classifier(run.folder, name, history, test, data)
     results["2d"] |= compare(correct["2d"], correct["1d"], test.speaker.numpy(), "1d")
-    caption = f"{data.caption('test')}, 95% intervals over speakers"
-    title = "Accuracy in noise, babble, rooms"
-    draw_accuracies(run.folder / "conditions.png", accuracies, title, caption, {"chance": 0.1})
+    keys = {"clean": "test"} | {key: key for key in conditions(data.examples["test"])}
+    series = {name: {shown: measured(row, key) for shown, key in keys.items()} for name, row in results.items()}
+    title, caption = "Accuracy in noise, babble, rooms", f"{data.caption('test')}, 95% intervals over speakers"
+    draw_accuracies(run.folder / "conditions.png", series, title, caption, {"chance": 0.1})
     few = clips_of_each_digit(data, 5)
     explained = {name: explain(model, few) for name, model in models.items()}
     filters = models["1d"].embedder.get_parameter("encoders.1d.filterbank.weight").squeeze(1)

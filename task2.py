@@ -54,7 +54,8 @@ def main(settings: Settings) -> None:
         controls[name], control_correct = untrained[name]
         results[name] = result | compare(correct, control_correct, embedded[2].speaker, "untrained")
     draw_learning_curves(run.folder / "curves.png", history, "Contrastive loss", data.caption("train", "val"))
-    series = {"trained": measured(results), "untrained": measured(controls)}
+    models = {"trained": results, "untrained": controls}
+    series = {label: {name: measured(row) for name, row in rows.items()} for label, rows in models.items()}
     lines = {"chance": 0.1, "log-mel statistics": statistics["test_acc"]}
     caption = f"{data.caption('test')}, 95% intervals over speakers"
     draw_accuracies(run.folder / "probes.png", series, "Linear probes: digits from frozen embeddings", caption, lines)

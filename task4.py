@@ -37,7 +37,7 @@ ROWS = {  # of the metrics: the embeddings that are compared, each in its own sp
     "fusion": ("1d", "2d", "logmel"),
     "logmel": ("logmel",),
 }
-QUESTIONS = {"same microphone": "text_independent_acc", "other microphones": "mismatch_text_independent_acc"}
+QUESTIONS = {"same microphone": "text_independent", "other microphones": "mismatch_text_independent"}
 
 
 def main(settings: Settings) -> None:
@@ -68,7 +68,9 @@ def main(settings: Settings) -> None:
     curves = {name: each.curve for name, each in found.items()}
     draw_det(run.folder / "det.png", curves, "Speaker verification: detection error trade-off", caption)
     if chance := results["1d"]["text_independent_chance"]:
-        series = {label: measured(results, key) for label, key in QUESTIONS.items()}
+        series = {
+            label: {name: measured(row, key) for name, row in results.items()} for label, key in QUESTIONS.items()
+        }
         caption = f"{data.caption('test')}, 95% intervals over speakers; chance is {chance:.3f}"
         title = "Speaker identification with other digits than enrolled"
         draw_accuracies(run.folder / "speakers.png", series, title, caption, {"chance": chance})

@@ -25,7 +25,7 @@ from common.evaluate import embed, predict_digits
 from common.intervals import compare
 from common.modules import DigitClassifier
 from common.networks import ContrastiveNetwork
-from common.plots.results import draw_confusion, draw_learning_curves
+from common.plots.results import draw_classifier
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
 from common.training import fit
@@ -67,10 +67,7 @@ def main(settings: Settings) -> None:
         correct[key] = test.correct
         if mode == "finetuned":
             results[key] |= compare(test.correct, correct[f"{name}_frozen"], test.speaker.numpy(), "frozen")
-        path = run.folder / f"{key}_curves.png"
-        draw_learning_curves(path, history, f"Training, {key}", data.caption("train", "val"))
-        path = run.folder / f"{key}_confusion.png"
-        draw_confusion(path, test.digit.numpy(), test.predicted.numpy(), f"Digits, {key}", data.caption("test"))
+        draw_classifier(run.folder, key, history, test, data)
     run.write_metrics("Fine-tuning of contrastive encoders for digits", results)
 
 

@@ -38,7 +38,7 @@ _MODULES = {
     "losses": "info_nce",
     "modules": "ContrastiveModel DigitClassifier",
     "networks": "ContrastiveNetwork DigitNetwork Embedder LogMelStatistics VoiceEmbedder",
-    "plots.results": "draw_accuracies draw_confusion draw_det draw_learning_curves",
+    "plots.results": "draw_accuracies draw_classifier draw_confusion draw_det draw_learning_curves",
     "plots.embeddings": "draw_embeddings",
     "plots.learned": "draw_learned",
     "run.cli": "Settings",

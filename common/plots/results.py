@@ -12,6 +12,8 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from scipy.special import ndtri
 
+from common.data import SpokenDigits
+from common.evaluate import Predictions
 from common.plots.figure import BLUE, GREEN, ORANGE, ending, picture
 from common.run.console import forgiving, model_name
 from common.speakers import Verification
@@ -28,6 +30,13 @@ LINES = {
 ERROR_RATES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)  # on the axes of a detection error trade-off
 Measured = tuple[float, list[float]]  # an accuracy and its 95% interval
 MAX_CLASSES = 26  # of a confusion matrix that has room for every number and name
+
+
+def draw_classifier(folder: Path, name: str, history: list[dict], test: Predictions, data: SpokenDigits) -> None:
+    """Draw the learning curves of a digit classifier and its confusion matrix, see below."""
+    draw_learning_curves(folder / f"{name}_curves.png", history, f"Training, {name}", data.caption("train", "val"))
+    true, predicted = test.digit.numpy(), test.predicted.numpy()
+    draw_confusion(folder / f"{name}_confusion.png", true, predicted, f"Digits, {name}", data.caption("test"))
 
 
 @forgiving
@@ -89,9 +98,9 @@ def draw_accuracies(
         figure.legend(loc="outside right upper")
 
 
-def measured(results: dict[str, dict], key: str = "test_acc") -> dict[str, Measured]:
-    """One accuracy of each model with its interval."""
-    return {name: (row[key], row[f"{key}_ci95"]) for name, row in results.items()}
+def measured(numbers: dict[str, Any], prefix: str = "test") -> Measured:
+    """An accuracy among the numbers of a model, with its interval."""
+    return numbers[f"{prefix}_acc"], numbers[f"{prefix}_acc_ci95"]
 
 
 @forgiving
