@@ -102,7 +102,7 @@ class PerClipData:
 class ReadyInputs(DigitClassifier):
     """The classifier on inputs that are ready for its encoder."""
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, augment: bool | None = None) -> Tensor:
         return self.classify(self.embedder.encoders[self.formats[0]](inputs))
 
 
@@ -114,7 +114,7 @@ class Original(DigitClassifier):
         _, encoder = ENCODERS[formats[0]]
         self.embedder, self.head = nn.Identity(), nn.Sequential(encoder(), nn.Linear(ORIGINAL_DIM, 10))
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, augment: bool | None = None) -> Tensor:
         return self.head(inputs)
 
 
