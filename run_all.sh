@@ -6,8 +6,9 @@ set -u
 here=$(dirname "$(readlink -f "$0")")  # also where a link to this file was called
 
 if [ $# -lt 2 ] || [ "${1#-}" != "$1" ] || [ "${2#-}" != "$2" ]; then
-    echo "usage: ./run_all.sh RATIO EPOCHS [more flags for every task], as in ./run_all.sh 0.01 1" >&2
-    exit 2
+    echo "usage: ./run_all.sh RATIO EPOCHS [--seeds 1,2,3] [more flags for every task], as in ./run_all.sh 0.01 1" >&2
+    [ "${1:-}" = --help ] || [ "${1:-}" = -h ]
+    exit $((2 * $?))
 fi
 flags=(--ratio "$1" --epochs "$2" "${@:3}")
 absolute() { if [[ $1 == /* || -z $1 ]]; then printf %s "$1"; else printf %s "$PWD/$1"; fi; }
@@ -62,6 +63,10 @@ if [ -n "$seeds" ]; then
         echo "=== seed $seed"
         (cd "seed$seed" && bash "$here/run_all.sh" "$1" "$2" ${others[@]+"${others[@]}"} --seed "$seed") || exit
         folders+=("seed$seed")
+        # All seeds are of one corpus, even if a network comes and goes.
+        if grep -q '"corpus": "synthetic' "seed$seed/task1_supervised/metrics.json" && [[ " ${others[*]-} " != *" --data"* ]]; then
+            others+=(--dataset synthetic)
+        fi
     done
     echo
     PYTHONPATH=$here exec "${python[@]}" -m common.report.seeds "${folders[@]}"

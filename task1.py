@@ -51,7 +51,8 @@ def main(settings: Settings) -> None:
     results["2d"] |= compare(correct["2d"], correct["1d"], test.speaker.numpy(), "1d")
     keys = {"clean": "test"} | {key: key for key in conditions(data.examples["test"])}
     series = {name: {shown: measured(row, key) for shown, key in keys.items()} for name, row in results.items()}
-    title, caption = "Accuracy in noise, babble, rooms", f"{data.caption('test')}, 95% intervals over speakers"
+    title = "Accuracy in noise, babble, rooms, on the telephone"
+    caption = f"{data.caption('test')}, 95% intervals over speakers"
     draw_accuracies(run.folder / "conditions.png", series, title, caption, {"chance": 0.1})
     few = clips_of_each_digit(data, 5)
     explained = {name: explain(model, few) for name, model in models.items()}

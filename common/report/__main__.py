@@ -7,7 +7,6 @@ python -m common.report --recordings my_seven.wav another.mp3    puts your own v
 import base64
 import itertools
 import math
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from common.report.findings import finding
 from common.report.map import place_recordings, read_map
 from common.report.texts import CHARTS, CONTROLS, TASKS
 from common.run.cli import Parser, run
-from common.run.console import align, is_detail, model_name, printable, score
+from common.run.console import UserError, align, measures, model_name, printable, score
 from common.run.files import read_json, write_atomically
 
 
@@ -34,7 +33,6 @@ class Results(NamedTuple):
     run: dict[str, Any]  # the circumstances, as common.run.output records them
     seconds: str  # that the task took
     pictures: dict[str, Markup]  # in base64
-    finding: str  # what the numbers say
 
 
 def read_results(name: str, seconds: str) -> Results:
@@ -51,7 +49,7 @@ def read_results(name: str, seconds: str) -> Results:
     pictures = {p.stem: Markup(base64.b64encode(p.read_bytes()).decode()) for p in drawn}
     finished = (folder / "metrics.txt").is_file()  # task 3 writes no metrics.json
     seconds = seconds or str(run.get("seconds", ""))
-    return Results(name, *TASKS[name], finished, models, run, seconds, pictures, finding(name, models))
+    return Results(name, *TASKS[name], finished, models, run, seconds, pictures)
 
 
 def _is_interval(value: Any) -> bool:
@@ -101,7 +99,7 @@ def write_page(path: Path, **content: Any) -> None:
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )
     environment.filters |= {"model_name": model_name, "score": score}
-    helpers = {"is_detail": is_detail, "is_control": lambda model: model.startswith(CONTROLS)}
+    helpers = {"measures": measures, "is_control": lambda model: model.startswith(CONTROLS)}
     lowest = min((row["interval"][0] for _, rows in content["groups"] for row in rows), default=0.0)
     start = min(math.floor(10 * lowest) / 10, 0.8)  # of the picture's scale, which ends with 1
     helpers["percent"] = lambda value: round(100 * (value - start) / (1 - start), 2)
@@ -111,19 +109,23 @@ def write_page(path: Path, **content: Any) -> None:
 def main(seconds: list[str], recordings: list[Path]) -> None:
     took = itertools.chain(seconds, itertools.repeat(""))
     results = [read_results(*each) for each in zip(TASKS, took, strict=False)]
+    if not any(result.finished for result in results):
+        raise UserError(f"no task has finished in {Path.cwd()}; run run_all.sh there, or change to the folder of a run")
     corpora = sorted({result.run.get("corpus", "an unknown corpus") for result in results if result.models})
     rows = [["task", "model", "test accuracy", "seconds"], *overview(results)]
     points = read_map(Path("task3_visualization/map.json"))
     placed = place_recordings(points, recordings) if recordings else []
     shown = {key: points[key] for key in ("models", "colours", "clips") if points}
     shown["recordings"] = [each for each in placed if "places" in each]
-    content = {"results": results, "corpora": corpora, "rows": rows, "groups": chart(results)}
+    content: dict[str, Any] = {"results": results, "corpora": corpora, "rows": rows, "groups": chart(results)}
+    models = {result.folder: result.models for result in results}
+    content["findings"] = {folder: finding(folder, models) for folder in models}
     write_page(Path("report.html"), **content, map=shown if points else None, synthetic=SYNTHETIC_NAME)
     print(f"Measured on {printable(', '.join(corpora)) or 'nothing'}\n")
     print("\n".join(align(rows)))
     print("\nWith all pictures: report.html")
-    if len(shown["recordings"]) < len(placed):
-        sys.exit(1)
+    if unusable := len(placed) - len(shown["recordings"]):
+        raise UserError(f"--recordings: {unusable} of {len(placed)} cannot be used, for the reasons above")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ _RATIO = number(float, 1e-6, 1)
 class Settings:
     """A field for each flag, ``--batch-size`` for ``batch_size``. A task without the flag has the default."""
 
-    epochs: int = _flag(0, number(int, 1, 10**6), "maximum passes over the training clips; tasks 3 and 4 train nothing")
+    epochs: int = _flag(0, number(int, 1, 10**6), "at most; each has at least 24 steps; tasks 3 and 4 train nothing")
     lr: float = _flag(0.0, number(float, 1e-9, 1000), "peak learning rate; tasks 3 and 4 train nothing")
     # BatchNorm and the contrastive loss compare the clips of a batch, so one clip is not enough.
     batch_size: int = _flag(64, number(int, 2, 10**6), "clips per step and process")

@@ -84,8 +84,14 @@ def is_detail(key: str) -> bool:
     return key.endswith(("_ci95", "_clips", "worst_speaker", "worst_speaker_acc")) and not size
 
 
+def measures(results: dict[str, dict]) -> list[str]:
+    """What was measured of at least one of the models, without what ``score`` shows with it."""
+    keys = dict.fromkeys(key for row in results.values() for key in row)
+    return [key for key in keys if not is_detail(key) and any(row.get(key) is not None for row in results.values())]
+
+
 def score(numbers: dict, key: str) -> str:
-    """One of a model's numbers, with its 95% interval, its number of clips and its worst speaker if it has them."""
+    """One of a model's numbers with its 95% interval; test accuracy also with number of clips and worst speaker."""
     value = numbers.get(key)
     shown = "" if value is None else str(value)
     if isinstance(value, float):
@@ -93,12 +99,10 @@ def score(numbers: dict, key: str) -> str:
     if interval := numbers.get(f"{key}_ci95"):
         low, high = interval
         shown += f" [{low:.3f}, {high:.3f}]"
-    if key.endswith("_acc"):
-        prefix = key.removesuffix("acc")
-        of_worst = "" if prefix == "test_" else prefix
-        clips, worst = numbers.get(f"{prefix}clips"), numbers.get(f"{of_worst}worst_speaker_acc")
-        shown += f" n={clips}" if clips else ""
-        shown += f", {worst:.3f} {numbers.get(f'{of_worst}worst_speaker', '?')}" if worst is not None else ""
+    if key == "test_acc" and "test_clips" in numbers:
+        shown += f" n={numbers['test_clips']}"
+        if "worst_speaker" in numbers:
+            shown += f", {numbers['worst_speaker_acc']:.3f} {numbers['worst_speaker']}"
     return shown
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from common.run.cli import Settings
-from common.run.console import UserError, align, is_detail, say, score
+from common.run.console import UserError, align, measures, say, score
 from common.run.files import is_own_picture, write_atomically
 from common.run.process import rank_zero_only
 
@@ -116,13 +116,12 @@ class Run:
         """Write and print metrics.txt: a table of models and measures, headed by what was measured on which corpus."""
         clips = ", ".join(f"{count} {name}" for name, count in self.record["clips"].items())
         corpus = f"{self.record['corpus']} ({clips} clips, {self.record['speakers']} speakers)"
-        keys = dict.fromkeys(key for row in results.values() for key in row)
-        measures = [key for key in keys if not is_detail(key)]
-        table = [["", *measures], *([name, *(score(row, key) for key in measures)] for name, row in results.items())]
-        if len(measures) > len(results):
+        keys = measures(results)
+        table = [["", *keys], *([name, *(score(row, key) for key in keys)] for name, row in results.items())]
+        if len(keys) > len(results):
             table = [list(column) for column in zip(*table, strict=True)]
         head = [title, f"Corpus: {corpus}, seed {self.record['seed']}"]
-        if "worst_speaker_acc" in keys:
+        if any("worst_speaker_acc" in row for row in results.values()):
             head.append("Accuracy [95% interval over speakers] n=clips, accuracy of the worst speaker and who that is")
         head.append("")
         text = "\n".join([*head, *align(table), "", f"{seconds()} s", ""])

@@ -81,6 +81,8 @@ def main(task2_checkpoint: Path, enrol: Path, queries: list[Path], as_json: bool
     def embeddings(batches: list[Batch]) -> np.ndarray:
         return fuse(spaces, embed(embedder, batches))  # [n, D]
 
+    if not enrol.is_dir():
+        raise UserError(f"--enrol {enrol}: no such folder; it has to hold a folder per person, like {enrol}/anna/")
     people = [enrol / name for name in visible_names(enrol) if (enrol / name).is_dir()]
     files = [person / name for person in people for name in visible_names(person) if name.lower().endswith(SUFFIXES)]
     recordings = answer(lambda batches: [{"z": z} for z in embeddings(batches)], files)

@@ -2,10 +2,14 @@
 
 import pytest
 
-from common.report.findings import finding
+from common.report import findings
 
 CONDITIONS = {"white_0db_acc": 0.9, "babble_10db_acc": 0.95, "reverb_600ms_acc": 0.96, "telephone_acc": 0.97}
 DIGITS = {"test_acc": 0.98, "worst_speaker": "07", "worst_speaker_acc": 0.81} | CONDITIONS
+
+
+def finding(folder: str, models: dict) -> str:
+    return findings.finding(folder, {folder: models})
 
 
 def supervised(points: float, low: float, high: float, **more: float) -> dict:
@@ -43,13 +47,24 @@ def test_a_control_that_wins_is_named():
     assert "This is worse than log-mel statistics, which learned nothing, by 5.0 points [1.0, 9.0]." in text
     assert "The fusion of both is better than the statistics alone by 10.0 points [2.0, 20.0]." in text
     assert "This is better than log-mel statistics, which learned nothing, by 10.0 points [2.0, 20.0]." in text
-    probe = {"test_acc": 0.7, "over_untrained": 0.0, "over_untrained_ci95": [-0.1, 0.1]}
+    probe = {"test_acc": 0.82, "over_untrained": 0.0, "over_untrained_ci95": [-0.1, 0.1]}
     models = dict.fromkeys(("1d", "2d", "concat"), probe) | {"logmel": {"test_acc": 0.85}}
     text = finding("task2_contrastive", models)
-    assert (
-        "Training and no training cannot be told apart" in text and "Log-mel statistics, which learned nothing" in text
-    )
+    assert "Training and no training cannot be told apart" in text
+    assert "Log-mel statistics, which learned nothing" in text
     assert "Log-mel" not in finding("task2_contrastive", models | {"logmel": {"test_acc": 0.6}})
+
+
+def test_voices_are_compared_with_a_warning_before_task_2_has_learned_anything():
+    numbers = {"over_logmel": 0.1, "over_logmel_ci95": [0.0, 0.2]}
+    numbers |= {f"mismatch_{key}": value for key, value in numbers.items()}
+    numbers |= {"text_independent_acc": 0.8, "mismatch_text_independent_acc": 0.7}
+    probe = {"test_acc": 0.3, "over_untrained": 0.0, "over_untrained_ci95": [-0.1, 0.1]}
+    early = {"task2_contrastive": {"concat": probe, "logmel": probe}}
+    voices = {"task4_biometrics": {"concat": numbers, "fusion": numbers}}
+    assert findings.finding("task2_contrastive", early).startswith("Little has been learned yet")
+    assert findings.finding("task4_biometrics", early | voices).startswith("The encoders of task 2 have learned little")
+    assert findings.finding("task4_biometrics", voices).startswith("With other digits enrolled")
 
 
 @pytest.mark.parametrize("folder", ["task1_supervised", "task2_contrastive", "task4_biometrics", "task5_finetune"])
