@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from common import data as common_data
 from common.audio import SAMPLE_RATE, LogMel, to_float
 from common.corpus import synthetic
 from common.corpus.cache import open_cache
@@ -48,6 +49,7 @@ from common.run.cli import Settings
 from common.run.output import Run
 from common.training import fit
 
+common_data.MIN_STEPS = 1  # an epoch is one pass through the clips on both sides
 FILE_RATE = 48_000  # Hz
 ALL_CLIPS = 30_000  # of AudioMNIST
 CONFIGURATIONS = (("1d", 1), ("1d", 3), ("2d", 1), ("2d", 3))  # format, seconds that the other pipeline pads to
