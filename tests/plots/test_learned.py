@@ -11,7 +11,8 @@ from common.plots.figure import BLUE, ORANGE
 from common.plots.learned import GAP, _in_colour, draw_learned
 from common.saliency import SHARES, Explanation, filter_shape
 
-pytestmark = pytest.mark.filterwarnings("error")
+# Files that other tests left open may be collected here; they are not of pictures.
+pytestmark = pytest.mark.filterwarnings("error", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 LAST = {"salient": 0.0, "loudest": 0.5, "random": 0.9}  # points of the curves
 

@@ -11,7 +11,8 @@ from common.run.files import is_own_picture
 from common.run.process import rank_zero_only
 from common.speakers import Verification
 
-pytestmark = pytest.mark.filterwarnings("error")
+# Files that other tests left open may be collected here; they are not of pictures.
+pytestmark = pytest.mark.filterwarnings("error", "ignore::pytest.PytestUnraisableExceptionWarning")
 NUMBERS = [f"{number:02d}" for number in range(63)]
 NAMES = ["$x^$", "_b", "\\frac{", "line\nend", "\udcff", "\x1b[1m", "a" * 250 + "1", "%s", "01"]
 SHOWN = ["$x^$", "_b", "\\frac{", "line end", "?", "?[1m", "…" + "a" * 30 + "1", "%s", "01"]

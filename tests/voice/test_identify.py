@@ -154,7 +154,7 @@ def test_recordings_that_cannot_be_used_are_reported_and_the_others_answered(peo
 
 
 @pytest.mark.parametrize(
-    "folder, message", [("nowhere", "--enrol nowhere: no usable recordings"), ("strangers", "give --threshold")]
+    "folder, message", [("nowhere", "--enrol nowhere: no such folder"), ("strangers", "give --threshold")]
 )
 def test_an_error_is_one_line(people, identify, folder, message):
     code, out, _ = identify("--enrol", folder, "carl.ogg")
