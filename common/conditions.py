@@ -69,8 +69,8 @@ def add_babble(
     others = np.flatnonzero(clips.speaker.numpy() != speaker)
     picked = random.choice(others if len(others) else len(clips), VOICES)
     voices = clips.__getitems__(picked.tolist())[0].cpu().numpy()
-    babble = sum(np.roll(voice, random.integers(len(voice))).astype(float) for voice in voices)  # nobody waits
-    return mix(speech, np.asarray(babble), snr_db)
+    late = [np.roll(voice, random.integers(len(voice))) for voice in voices]  # nobody waits for the others
+    return mix(speech, np.sum(late, axis=0, dtype=float), snr_db)
 
 
 def reverberate(speech: np.ndarray, seconds: float, random: np.random.Generator, **_: object) -> np.ndarray:

@@ -3,7 +3,7 @@
 Each speaker is recorded in rooms, over a microphone and before background noise of his or her own. Without them the
 voices differ so little that a linear probe tells the digits apart on filters that were never trained. The levels were
 chosen on a tenth of the corpus, so that trained encoders know the digits much better than untrained ones: on this
-corpus that is no finding.
+corpus that is no finding. Rooms and microphones are made like those of the test conditions, which are easier for that.
 """
 
 import ctypes

@@ -90,7 +90,7 @@ def draw_accuracies(
                 at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
                 axes.annotate(f"{value:.3f}", (1.01, place), color=color, **at)
         for (label, value), line in zip(lines.items(), (":", "--"), strict=False):
-            if value >= left:
+            if value > left:
                 axes.axvline(value, color="0.4", linestyle=line, label=label)
         axes.set_yticks(range(len(rows)), map(model_name, rows))
         axes.set(xlim=(left, 1.005), ylim=(len(rows) - 0.5, -0.5), xlabel="accuracy")

@@ -18,7 +18,7 @@ from common.report.findings import finding
 from common.report.map import place_recordings, read_map
 from common.report.texts import CHARTS, CONTROLS, TASKS
 from common.run.cli import Parser, run
-from common.run.console import UserError, align, measures, model_name, printable, score
+from common.run.console import UserError, align, is_number, measures, model_name, printable, score
 from common.run.files import read_json, write_atomically
 
 
@@ -53,11 +53,7 @@ def read_results(name: str, seconds: str) -> Results:
 
 
 def _is_interval(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float | int) and math.isfinite(value)
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 
 def overview(results: list[Results]) -> list[list[str]]:
@@ -80,7 +76,7 @@ def chart(results: list[Results]) -> list[tuple[str, list[dict[str, Any]]]]:
             rows = [
                 {"model": model, "value": numbers[key], "interval": numbers[f"{key}_ci95"]}
                 for model, numbers in result.models.items()
-                if _is_number(numbers.get(key)) and f"{key}_ci95" in numbers
+                if is_number(numbers.get(key)) and f"{key}_ci95" in numbers
             ]
             groups += [(title, rows)] if rows else []
     return groups

@@ -12,7 +12,7 @@ from typing import Any
 
 from common.report.texts import TASKS
 from common.run.cli import Parser, run
-from common.run.console import UserError, align, is_detail, model_name, printable
+from common.run.console import UserError, align, is_detail, is_number, model_name, printable
 from common.run.files import read_json
 
 RECORDED = {"seed", "corpus", "clips"}  # what a run must say of itself
@@ -28,7 +28,7 @@ def merge(runs: list[dict[str, Any]], only: list[str] | None = None) -> dict[str
     for model in (key for key in runs[0] if key != "run"):
         rows = [row if isinstance(row := run.get(model), dict) else {} for run in runs]
         measures = [key for key in rows[0] if not is_detail(key) and (only is None or key in only)]
-        measures = [key for key in measures if all(_is_number(row.get(key)) for row in rows)]
+        measures = [key for key in measures if all(is_number(row.get(key)) for row in rows)]
         merged[model] = {key: _cell(key, rows) for key in measures}
     return merged
 
@@ -44,10 +44,6 @@ def _cell(key: str, rows: list[dict]) -> str:
         low, high = (statistics.mean(ends) for ends in zip(*intervals, strict=True))
         shown += f" [{low:.3f}, {high:.3f}]"
     return shown
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def table(task: str, runs: list[dict[str, Any]], only: list[str] | None = None) -> list[str]:

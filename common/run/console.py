@@ -1,6 +1,7 @@
 """What a run says to the person at the terminal: one-line errors, progress and tables."""
 
 import functools
+import math
 import os
 import re
 import sys
@@ -82,6 +83,11 @@ def is_detail(key: str) -> bool:
     """Whether a number belongs to another one, with which ``score`` shows it."""
     size = re.search(r"_\d_clips$", key)  # eer_3_clips is a number of its own
     return key.endswith(("_ci95", "_clips", "worst_speaker", "worst_speaker_acc")) and not size
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of a metrics file is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def measures(results: dict[str, dict]) -> list[str]:
