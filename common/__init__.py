@@ -15,6 +15,12 @@ because importing PyTorch and Lightning takes seconds.
 import getpass
 import importlib
 import os
+import sys
+
+# A notebook chooses a backend for matplotlib also for the programs that it starts, which may not have it and would fail
+# when they import matplotlib. Pictures go to files here. The notebook itself keeps its choice.
+if "IPython" not in sys.modules:
+    os.environ.pop("MPLBACKEND", None)
 
 try:
     getpass.getuser()

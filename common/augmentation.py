@@ -143,7 +143,10 @@ def random_noise(spectrum: Tensor, snr_db: tuple[float, float]) -> Tensor:
     # The noise has the power of its expectation: complex normal numbers have the variance 1.
     color *= _gains(_power(spectrum), color.square().sum(dim=1, keepdim=True), snr_db)
     # Several clips share a noise, each in its own colour: drawing one for each would take as long as both transforms.
-    return _repeat(torch.randn_like(spectrum[:VARIANTS]), len(spectrum)) * color
+    noise = torch.empty_like(spectrum[:VARIANTS])
+    # Each part has the variance 1/2. A Mac's GPU would give both parts of randn_like(noise) the variance 1.
+    torch.view_as_real(noise).normal_(std=math.sqrt(0.5))
+    return _repeat(noise, len(spectrum)) * color
 
 
 def random_masks(log_mel: Tensor) -> Tensor:
@@ -178,7 +181,8 @@ def _some(batch: Tensor, share: float) -> tuple[Tensor, Tensor]:
 
 def _repeat(variants: Tensor, count: int) -> Tensor:
     """``count`` rows: all variants, and again from the first one."""
-    return variants.repeat(-(-count // max(len(variants), 1)), 1)[:count]
+    # An index, because a Mac's GPU cannot repeat complex numbers in torch 2.11.
+    return variants[torch.arange(count, device=variants.device) % len(variants)]
 
 
 def _frequencies(spectrum: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from common.corpus.source import AUDIOMNIST_DIR, downloaded_commit, find_corpus
 from common.run.console import UserError, shortened
 
 CACHE_DIR = Path("data/cache")
+MAX_WORKERS = 4  # loader processes, where the user asks for no number
 MIN_STEPS = 24  # in an epoch: 50 epochs of fewer are not enough for noise and rooms to be learned as well
 
 
@@ -39,7 +40,7 @@ class SpokenDigits:
         fold: 1 to 5, a published fold of AudioMNIST in place of our split.
         label_ratio: fraction of the training and validation clips that remain, stratified. An epoch has as many steps
             as with all of them, so that few labels do not mean little training.
-        num_workers: loader processes, at most as many as there are cores that training leaves free.
+        num_workers: loader processes; None for up to 4, on cores that training leaves free.
         accelerator: the device that needs the batches, in Lightning's words.
         processes: how many share the training clips.
 
@@ -58,7 +59,7 @@ class SpokenDigits:
         fold: int | None = None,
         label_ratio: float = 1.0,
         batch_size: int = 64,
-        num_workers: int = 0,
+        num_workers: int | None = 0,
         accelerator: str = "auto",
         processes: int = 1,
     ) -> None:
@@ -73,9 +74,11 @@ class SpokenDigits:
         self.device = pick_device(accelerator)
         self.corpus = find_corpus(None if data_dir is None else Path(data_dir), dataset, ratio, seed)
         self.cached = open_cache(self.corpus, CACHE_DIR)
-        waves = on_gpu(self.cached.waves, self.device)
-        # Clips that lie on the device need no loader processes.
-        self.num_workers = 0 if isinstance(waves, Tensor) else min(num_workers, spare_cores(self.device))
+        # Clips that lie on the device need no loader processes, and processes cannot read them there.
+        waves = self.cached.waves if num_workers else on_gpu(self.cached.waves, self.device)
+        if num_workers is None:
+            num_workers = 0 if isinstance(waves, Tensor) else min(MAX_WORKERS, spare_cores(self.device))
+        self.num_workers = num_workers
         self.split = split_clips(self.cached.clips, seed, fold)
         self.steps = _steps(-(-len(self.split.train) // processes), batch_size)
         if label_ratio < 1:  # whoever has few labels has few for validation too
@@ -174,13 +177,15 @@ def _steps(clips: int, batch_size: int) -> int:
 
 
 def pick_device(accelerator: str) -> torch.device:
-    """The device that Lightning gives this process for ``accelerator``; "auto" is the best that there is.
+    """The device that Lightning gives this process for ``accelerator``; "auto" is CUDA or else the CPU.
+
+    Also on a Mac: networks of this size gain little from its GPU, on which nobody has trained them yet.
 
     Raises:
         UserError: PyTorch finds no such device.
     """
     best = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator == "cpu" or (accelerator == "auto" and best is None):
+    if accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if best is None or (accelerator == "mps" and best.type != "mps"):
         raise UserError(f"--accelerator {accelerator}: PyTorch finds none on this machine; leave the flag out")
@@ -193,7 +198,12 @@ def spare_cores(device: torch.device) -> int:
     Reading a batch means copying 2 MB. Workers on cores that compute delay the computation by more than that.
     """
     busy = torch.get_num_threads() if device.type == "cpu" else 0
-    return max(0, (os.cpu_count() or 1) - busy)
+    return max(0, usable_cores() - busy)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: a container or a cluster may give it fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def on_gpu(waves: np.ndarray, device: torch.device) -> np.ndarray | Tensor:

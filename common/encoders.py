@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from common.audio import POWER_FLOOR, SAMPLE_RATE, unit_power
 
 EMBEDDING_DIM = 128
+CONTIGUOUS_ON = {"mps"}  # kinds of devices, see ``in_order``
 
 
 class Encoder1D(nn.Module):
@@ -61,7 +62,7 @@ class Encoder2D(nn.Module):
         self.project = nn.Linear(2 * 64, EMBEDDING_DIM)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        x = (log_mel.squeeze(1) if log_mel.ndim == 4 else log_mel).unsqueeze(2)  # [B, F, 1, T]
+        x = in_order((log_mel.squeeze(1) if log_mel.ndim == 4 else log_mel).unsqueeze(2))  # [B, F, 1, T]
         x = F.relu(self.norm1(self.conv1(x)))  # [B, 32, 1, T]
         x = F.relu(self.norm2(self.conv2(x)))  # [B, 64, 1, T]
         return self.project(mean_and_max(x))  # [B, D]
@@ -79,7 +80,16 @@ def filter_wave(wave: Tensor, filters: Tensor, stride: int) -> Tensor:
     left, total = size // 2, (frames + width - 1) * stride
     blocks = F.pad(wave, (left, total - left - wave.shape[1])).unflatten(1, (-1, stride))  # [B, blocks, stride]
     kernel = F.pad(filters, (0, width * stride - size)).unflatten(1, (width, stride))  # [C, width, stride]
-    return F.conv2d(blocks.transpose(1, 2).unsqueeze(2), kernel.transpose(1, 2).unsqueeze(2))
+    return F.conv2d(in_order(blocks.transpose(1, 2).unsqueeze(2)), in_order(kernel.transpose(1, 2).unsqueeze(2)))
+
+
+def in_order(x: Tensor) -> Tensor:
+    """``x``, which is contiguous on a Mac's GPU; elsewhere channels last is faster.
+
+    What a convolution returns has the memory format of its input. On MPS, gradients of BatchNorm and of pooling are
+    wrong, or the step fails, where that is channels last (PyTorch issues 175189 and 175190).
+    """
+    return x.contiguous() if x.device.type in CONTIGUOUS_ON else x
 
 
 def mean_and_max(x: Tensor) -> Tensor:

@@ -45,11 +45,14 @@ class Embedder(nn.Module):
 
     def forward(self, wave: Tensor, augment: bool | None = None) -> dict[str, Tensor]:
         augment = self.training if augment is None else augment
-        wave = to_float(wave)
-        # One speed for both formats: it shifts pitch and formants. Matching a clip with itself at another speed would
-        # teach the encoders to ignore them, and they are what voices differ in.
-        rates = random_rates(wave) if augment and self.augments_waveform else None  # [B, 1]
-        return {name: encoder(self._view(wave, rates, name, augment)) for name, encoder in self.encoders.items()}
+        # In single precision whatever the Trainer's: half precision would lose quiet sounds and overflow at loud ones.
+        with torch.autocast(wave.device.type, enabled=False):
+            wave = to_float(wave)
+            # One speed for both formats: it shifts pitch and formants. Matching a clip with itself at another speed
+            # would teach the encoders to ignore them, and they are what voices differ in.
+            rates = random_rates(wave) if augment and self.augments_waveform else None  # [B, 1]
+            views = {name: self._view(wave, rates, name, augment) for name in self.encoders}
+        return {name: encoder(views[name]) for name, encoder in self.encoders.items()}
 
     def _view(self, wave: Tensor, rates: Tensor | None, name: str, augment: bool) -> Tensor:
         if rates is not None:

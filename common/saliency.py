@@ -66,8 +66,10 @@ def to_spectrum(wave: Tensor) -> Tensor:
 def to_wave(spectrum: Tensor, gains: Tensor, samples: int) -> Tensor:
     """The waveform of a spectrum whose cells are scaled: [B, K, T] complex, [B, F, T] -> [B, samples]."""
     window = torch.hann_window(WINDOW, device=spectrum.device)
-    scaled = spectrum * (_bands_of_bins().to(gains) @ gains)
-    return torch.istft(scaled, WINDOW, HOP, window=window, length=samples)
+    # One plain matrix product: a Mac's GPU is not to be trusted with one whose first matrix is repeated for each clip.
+    bins = gains.transpose(1, 2).reshape(-1, MEL_BANDS) @ _bands_of_bins().T.to(gains)  # [B * T, K]
+    bins = bins.view(len(gains), -1, spectrum.shape[1]).transpose(1, 2)  # [B, K, T]
+    return torch.istft(spectrum * bins, WINDOW, HOP, window=window, length=samples)
 
 
 def _bands_of_bins() -> Tensor:

@@ -47,7 +47,7 @@ def fit(
     history = History(folder / "history.csv", label, run.record)
     first_epoch, finished = _resume(last, run, history) if run.settings.resume and last.is_file() else (0, False)
     if not finished:
-        trainer = _make_trainer(run, folder, label, history)
+        trainer = _make_trainer(run, data.device, folder, label, history)
         try:
             trainer.fit(module, _Loaders(data, first_epoch), ckpt_path=last if first_epoch else None, weights_only=True)
         except (LookupError, RuntimeError) as error:
@@ -77,16 +77,17 @@ def _resume(last: Path, run: Run, history: History) -> tuple[int, bool]:
     return epochs, finished
 
 
-def _make_trainer(run: Run, folder: Path, label: str, history: History) -> pl.Trainer:
+def _make_trainer(run: Run, device: torch.device, folder: Path, label: str, history: History) -> pl.Trainer:
     _quieten_lightning()
     settings = run.settings
     several = settings.devices * settings.num_nodes > 1
     try:
         return pl.Trainer(
             max_epochs=settings.epochs,
-            **settings.hardware,
+            # Lightning's own "auto" would take a Mac's GPU.
+            **settings.hardware | {"accelerator": device.type},
             # Only CUDA can synchronise the statistics; on CPUs each process keeps those of its own batches.
-            sync_batchnorm=several and settings.accelerator != "cpu" and torch.cuda.is_available(),
+            sync_batchnorm=several and device.type == "cuda",
             logger=TensorBoardLogger(folder, "", "tensorboard") if settings.logger == "tensorboard" else False,
             log_every_n_steps=1,  # nothing is logged more often than once per epoch, but few steps cause a warning
             callbacks=[

@@ -108,10 +108,12 @@ def test_loader_processes_map_the_cache_however_they_start(open_data, method):
 
 
 def test_workers_take_only_cores_that_do_not_compute(open_data, monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
     for threads, workers in ((8, 0), (5, 3), (1, 4)):
         monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
-        assert open_data(num_workers=4).num_workers == workers
+        assert open_data(num_workers=None).num_workers == workers
+    assert open_data(num_workers=5).num_workers == 5, "a number that was given is obeyed"
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     assert spare_cores(torch.device("cuda")) == 8, "training on a GPU leaves all cores free"
 

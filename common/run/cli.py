@@ -73,7 +73,9 @@ class Settings:
     lr: float = _flag(0.0, number(float, 1e-9, 1000), "peak learning rate; tasks 3 and 4 train nothing")
     # BatchNorm and the contrastive loss compare the clips of a batch, so one clip is not enough.
     batch_size: int = _flag(64, number(int, 2, 10**6), "clips per step and process")
-    num_workers: int = _flag(4, number(int, 0, 1024), "loader processes, at most the cores that training leaves free")
+    num_workers: int | None = _flag(
+        None, number(int, 0, 1024), "loader processes (default: up to 4, on cores that training leaves free)"
+    )
     seed: int = _flag(42, number(int, 0, 2**32 - 1), "of the choice of clips, the split and the training")
 
     ratio: float = _flag(1.0, _RATIO, "fraction of the clips to use, stratified")
@@ -85,7 +87,11 @@ class Settings:
     label_ratio: float = _flag(1.0, _RATIO, "fraction of the training and validation clips whose labels are used")
     augment: str = _flag("both", ("both", "none", "waveform", "spectrogram"), "which format of the clips is augmented")
 
-    accelerator: str = _flag("auto", ("auto", "cpu", "gpu", "mps"), "the device, for Lightning's Trainer")
+    accelerator: str = _flag(
+        "auto",
+        ("auto", "cpu", "gpu", "mps"),
+        "auto is CUDA or else the CPU; mps is a Mac's GPU, checked against its kernels but never run",
+    )
     devices: int = _flag(1, number(int, 1, 1024), "processes per machine")
     num_nodes: int = _flag(1, number(int, 1, 1024), "machines")
     strategy: str = _flag("auto", ("auto", "ddp"), "how several processes work together")
@@ -149,7 +155,17 @@ def task_parser(description: str | None, defaults: Settings, *more: str) -> Pars
 
 def run_task(main: Callable[[Settings], None], parser: Parser) -> None:
     """Run a task with the settings of the command line, as ``run`` does."""
-    run(lambda **flags: main(Settings(**flags)), parser)
+
+    def run_once(**flags: Any) -> None:
+        from common.run.output import begin  # slow to import
+
+        begin()
+        try:
+            main(Settings(**flags))
+        finally:
+            begin()
+
+    run(run_once, parser)
 
 
 def run(main: Callable[..., None], parser: Parser) -> None:
@@ -160,6 +176,9 @@ def run(main: Callable[..., None], parser: Parser) -> None:
     flags = vars(parser.parse_args())
     if flags.get("data_dir") and flags["dataset"] != "auto":
         parser.error(f"argument --dataset: {flags['dataset']} and --data-dir are two sources; leave one out")
+    if flags.get("accelerator") == "mps" and flags.get("precision") == "16-mixed":
+        # torch 2.11's fused optimizers ignore the loss scale there.
+        parser.error("argument --precision: 16-mixed would train wrongly on mps; use 32-true or bf16-mixed")
     keep_freed_memory()
     set_up_output(flags.get("quiet", False))
     interrupted.clear()

@@ -8,6 +8,7 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from common.run.console import UserError, align, measures, say, score
 from common.run.files import is_own_picture, write_atomically
 from common.run.process import rank_zero_only
 
-STARTED = time.monotonic()
+started = time.monotonic()  # of the run, see ``begin``
 LIBRARIES = ("torch", "torchaudio", "pytorch-lightning", "scikit-learn")
 NOT_RECORDED = ("resume", "task1_checkpoint", "task2_checkpoint")  # encoders are recorded by their weights
 WITHOUT_INFLUENCE = ("--output-dir", "--num-workers", "--logger", "--quiet")  # on the results; --resume may change them
@@ -154,12 +155,28 @@ def weights_digest(module: nn.Module) -> str:
     return hashlib.sha256(weights).hexdigest()[:16]
 
 
+def begin() -> None:
+    """Count the seconds of a run from now on, and let go of the folders of earlier ones in this process.
+
+    In a notebook one process runs several scripts.
+    """
+    global started
+    started = time.monotonic()
+    for release in _held:
+        release()
+    _held.clear()
+    _lock.cache_clear()
+
+
 def seconds() -> float:
-    """Seconds since the start of the process."""
-    return round(time.monotonic() - STARTED, 1)
+    """Seconds since the start of the run."""
+    return round(time.monotonic() - started, 1)
 
 
-@functools.cache  # once per process
+_held: list[Callable[[], None]] = []
+
+
+@functools.cache  # once per run
 def _lock(folder: Path) -> None:
     """Hold ``folder`` until the process ends, however it ends."""
     if sys.platform == "win32":
@@ -178,3 +195,4 @@ def _lock(folder: Path) -> None:
     except BlockingIOError as error:
         release()
         raise UserError(f"--output-dir {folder}: another run is writing there; name another folder") from error
+    _held.append(release)

@@ -3,6 +3,7 @@
 import errno
 import random
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from benchmarks.fuzz_arguments import parser_of
 
 from common.run.cli import Settings, run, run_task, task_parser
 from common.run.console import UserError
+from common.run.output import Run, seconds
 
 TASKS = range(1, 6)
 EPOCHS = {1: 50, 2: 100, 5: 50}
@@ -39,7 +41,7 @@ def settings_of(task: int, flags: str = "") -> Settings:
 @pytest.mark.parametrize("task", TASKS)
 def test_defaults_are_those_of_the_contract(task):
     settings = settings_of(task)
-    assert (settings.ratio, settings.batch_size, settings.num_workers, settings.seed) == (1.0, 64, 4, 42)
+    assert (settings.ratio, settings.batch_size, settings.num_workers, settings.seed) == (1.0, 64, None, 42)
     assert settings.epochs == EPOCHS.get(task, 0) and settings.output_dir == Path(FOLDERS[task])
     assert (settings.lr > 0) == (task in EPOCHS)
     assert (settings.data_dir, settings.dataset, settings.fold) == (None, "auto", None)
@@ -69,6 +71,38 @@ def test_help_has_the_docstring_the_defaults_and_where_nothing_is_trained(task):
     text = " ".join(parser_of(f"task{task}.py").format_help().split())
     assert f"Task {task}:" in text and f"python task{task}.py" in text
     assert "(default: 64)" in text and "tasks 3 and 4 train nothing" in text
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "no such backend"])
+def test_a_backend_of_a_notebook_does_not_matter(run_script, tmp_path, backend):
+    result = run_script("task1.py", "--help", folder=tmp_path, MPLBACKEND=backend)
+    assert result.returncode == 0 and "--ratio" in result.stdout, result.stderr
+
+
+def test_half_precision_on_a_macs_gpu_is_refused(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["task1.py", "--accelerator", "mps", "--precision", "16-mixed"])
+    with pytest.raises(SystemExit) as stopped:
+        run_task(lambda settings: pytest.fail("it ran"), parser_of("task1.py"))
+    assert stopped.value.code == 2 and "16-mixed" in capsys.readouterr().err
+
+
+def test_two_runs_in_one_process_have_their_own_seconds_and_leave_their_folders_free(tmp_path, monkeypatch):
+    """As with %run in a notebook."""
+    monkeypatch.setattr(sys, "argv", ["task.py", "--output-dir", str(tmp_path)])
+    facts = {"corpus": "tones", "fingerprint": "f", "split": "s", "clips": {}, "speakers": 3}
+    took = []
+
+    def main(settings: Settings) -> None:
+        run_of_folder = Run(settings, facts, {})
+        run_of_folder.open()
+        time.sleep(0.3)
+        took.append(seconds())
+        raise UserError("nothing measured")
+
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="nothing measured"):
+            run_task(main, task_parser("A test.", Settings()))
+    assert all(0.3 <= each < 0.6 for each in took)
 
 
 # --- mistakes
