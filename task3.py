@@ -15,56 +15,48 @@ from pathlib import Path
 
 from torch import nn
 
-from common.checkpoints import load
 from common.data import SpokenDigits
-from common.evaluate import embed, predict_digits, tsne
-from common.networks import ContrastiveNetwork, DigitNetwork
-from common.plots.embeddings import draw_embeddings
-from common.report.map import write_map
+from common.evaluate import embed, load_classifier, load_embedder, predict_digits, tsne
+from common.plots.embeddings import draw_embeddings, write_map
+from common.run import say
 from common.run.cli import Settings, run_task, task_parser
-from common.run.console import UserError
-from common.run.output import Run, weights_digest
+from common.run.output import Run
+
+DEFAULTS = Settings(output_dir=Path("task3_visualization"))
+PERPLEXITY = 30.0  # about how many neighbours a point has; fewer where there are too few clips
 
 
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
-    paths = {name: settings.task1_checkpoint / f"{name}_checkpoints/best.ckpt" for name in ("1d", "2d")}
-    supervised = {name: load(path, DigitNetwork, data, (name,)) for name, path in paths.items()}
-    pretrained = load(settings.task2_checkpoint, ContrastiveNetwork, data)
-    contrastive = pretrained.embedder
-    embedders = {
-        "supervised_1d": supervised["1d"].embedder,
-        "supervised_2d": supervised["2d"].embedder,
-        "contrastive_1d": contrastive,
-        "contrastive_2d": contrastive,
-    }
-    run = Run(settings, data.describe(), contrastive.sizes(), contrastive, nn.ModuleDict(supervised))
-    run.open()
+    folder = settings.task1_checkpoint
+    classifiers = {name: load_classifier(folder / f"{name}_checkpoints/best.ckpt", data) for name in ("1d", "2d")}
+    contrastive = load_embedder(settings.task2_checkpoint, data)
+    with Run(settings, data.describe(), contrastive.sizes(), contrastive, nn.ModuleDict(classifiers)) as run:
+        if run.finished:
+            return
+        embeddings = {}  # {model: [n, 128]}
+        for name, classifier in classifiers.items():
+            embeddings[f"supervised_{name}"] = embed(classifier.embedder, data.loader("test")).z[name]
+        test = embed(contrastive, data.loader("test"))
+        embeddings |= {f"contrastive_{name}": test.z[name] for name in classifiers}
 
-    embeddings, layouts = {}, {}
-    for model, embedder in embedders.items():
-        test = embed(embedder, data.loader("test"))
-        embeddings[model] = z = test.z[model[-2:]]  # [n, D]
-        layouts[model], perplexity = tsne(z, settings.seed, name=model)  # [n, 2]
+        perplexity = max(1.0, min(PERPLEXITY, (len(test.digit) - 1) / 3))
+        layouts = {}  # {model: [n, 2]}
+        for model, z in embeddings.items():
+            say(f"t-SNE of {model}: {len(z)} clips")
+            layouts[model] = tsne(z, perplexity, settings.seed)
 
-    caption = f"{data.caption('test')}; t-SNE with perplexity {perplexity:.0f}"
-    colorings = {"digit": (test.digit, "0123456789"), "speaker": (test.speaker, data.speakers)}
-    plots = []
-    for model, layout in layouts.items():
-        for coloring, labels in colorings.items():
-            plots.append(f"{model}_{coloring}.png")
-            draw_embeddings(run.folder / plots[-1], {model: layout}, {coloring: labels}, caption)
-    plots.append("overview.png")
-    draw_embeddings(run.folder / plots[-1], layouts, colorings, caption)
-    predicted = {name: predict_digits(each, data.loader("test")).predicted.numpy() for name, each in supervised.items()}
-    weights = {name: (paths[name], weights_digest(each)) for name, each in supervised.items()}
-    weights["contrastive"] = (settings.task2_checkpoint, weights_digest(pretrained))
-    write_map(run.folder / "map.json", data, settings.seed, embeddings, layouts, predicted, weights)
-    if not all((run.folder / name).is_file() for name in plots):
-        raise UserError(f"{run.folder}: some of its {len(plots)} pictures could not be drawn, as said above")
-    run.write_table("t-SNE plots of test embeddings", {name: {} for name in plots})
+        caption = f"{data.caption('test')}; t-SNE with perplexity {perplexity:.0f}"
+        colorings = {"digit": (test.digit, "0123456789"), "speaker": (test.speaker, data.speakers)}
+        draw_embeddings(run.folder / "overview.png", layouts, colorings, caption)
+        for model, layout in layouts.items():
+            for coloring, labels in colorings.items():
+                draw_embeddings(run.folder / f"{model}_{coloring}.png", {model: layout}, {coloring: labels}, caption)
+        predicted = {name: predict_digits(each, data.loader("test")).predicted for name, each in classifiers.items()}
+        write_map(run.folder / "map.json", data, settings.seed, layouts, predicted)
+        pictures = [f"{model}_{coloring}.png" for model in layouts for coloring in colorings]
+        run.write_table("t-SNE plots of test embeddings", {name: {} for name in (*pictures, "overview.png")})
 
 
 if __name__ == "__main__":
-    defaults = Settings(output_dir=Path("task3_visualization"))
-    run_task(main, task_parser(__doc__, defaults, "task1_checkpoint", "task2_checkpoint"))
+    run_task(main, task_parser(__doc__, DEFAULTS, "task1_checkpoint", "task2_checkpoint"))

@@ -18,59 +18,59 @@ from pathlib import Path
 from torch.nn import CrossEntropyLoss
 from torch.optim import AdamW
 
-from common.calibration import calibrate
-from common.checkpoints import load
+from common.augmentation import Augmentation
 from common.data import SpokenDigits
-from common.evaluate import embed, predict_digits
+from common.evaluate import classifier_metrics, embed, load_embedder, predict_digits
 from common.intervals import compare
-from common.modules import DigitClassifier
-from common.networks import ContrastiveNetwork
-from common.plots.results import draw_classifier
+from common.models import DigitClassifier, FrozenDigitClassifier
+from common.plots import draw_classifier
 from common.run.cli import Settings, run_task, task_parser
-from common.run.output import Run
+from common.run.output import Run, store_temperature
 from common.training import fit
 
+DEFAULTS = Settings(output_dir=Path("task5_finetune"), epochs=50, lr=1e-2)
 FORMATS = {"1d": ("1d",), "2d": ("2d",), "concat": ("1d", "2d")}
+AUGMENTATION = Augmentation(rooms=True)  # of fine-tuning, as in task 1; frozen encoders embed the clips as they are
+LOSS = CrossEntropyLoss(label_smoothing=0.1)
+OPTIMIZER = partial(AdamW, fused=True)
+ENCODER_LR = 0.1  # of --lr: pretrained encoders move slowly
 
 
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
-    pretrained = load(settings.task2_checkpoint, ContrastiveNetwork, data).embedder
-    loss, optimizer = CrossEntropyLoss(label_smoothing=0.1), partial(AdamW, fused=True)
+    data.augment_validation(AUGMENTATION)
+    pretrained = load_embedder(settings.task2_checkpoint, data)
     # All are made before the first is trained: a configuration starts from the same weights whatever ran before it.
-    models = {
-        f"{name}_{mode}": DigitClassifier(
-            formats,
-            lr=settings.lr,
-            encoder_lr=settings.lr / 10,  # pretrained encoders move slowly
-            frozen=mode == "frozen",
-            loss=loss,
-            optimizer=optimizer,
-        )
-        for name, formats in FORMATS.items()
-        for mode in ("frozen", "finetuned")
-    }
-    run = Run(settings, data.describe(), pretrained.sizes(), pretrained)
-    run.open()
+    models: dict[str, DigitClassifier] = {}
+    for name, formats in FORMATS.items():
+        models[f"{name}_frozen"] = FrozenDigitClassifier(formats, settings.lr, LOSS, OPTIMIZER)
+        models[f"{name}_finetuned"] = DigitClassifier(formats, AUGMENTATION, settings.lr, ENCODER_LR, LOSS, OPTIMIZER)
+    for model in models.values():
+        model.network.embedder.copy_weights(pretrained)
+    with Run(settings, data.describe(), pretrained.sizes(), pretrained) as run:
+        if run.finished:
+            return
+        # Frozen encoders give the same embeddings in every epoch, so they are computed once.
+        embedded = {part: embed(pretrained, data.loader(part)).z for part in ("train", "val", "test")}
+        histories, tests, results = {}, {}, {}
+        for key, model in models.items():
+            name, mode = key.split("_")
+            inputs = data
+            if mode == "frozen":
+                inputs = data.with_embeddings({part: z[name] for part, z in embedded.items()})
+            histories[key] = fit(model, inputs, run, f"{key}_checkpoints", label=f"{mode} {name}")
+            val, test = (predict_digits(model.network, data.loader(part)) for part in ("val", "test"))
+            results[key] = classifier_metrics(val, test, data.speakers)
+            store_temperature(run.folder / f"{key}_checkpoints/best.ckpt", results[key]["temperature"])
+            tests[key] = test
+        for name in FORMATS:
+            tuned, frozen = tests[f"{name}_finetuned"], tests[f"{name}_frozen"]
+            results[f"{name}_finetuned"] |= compare(tuned.correct, frozen.correct, tuned.speaker.numpy(), "frozen")
+        run.write_metrics("Fine-tuning of contrastive encoders for digits", results)
 
-    # Frozen encoders give the same embeddings in every epoch, so they are computed once.
-    embedded = {part: embed(pretrained, data.loader(part)).z for part in ("train", "val", "test")}
-    results, correct = {}, {}
-    for key, model in models.items():
-        name, mode = key.split("_")
-        model.embedder.copy_weights(pretrained)
-        inputs = data.with_embeddings({part: z[name] for part, z in embedded.items()}) if model.frozen else data
-        history = fit(model, inputs, run, f"{key}_checkpoints", label=f"{mode} {name}")
-        val, test = (predict_digits(model, inputs.loader(part)) for part in ("val", "test"))
-        results[key] = val.metrics("val", data.speakers) | test.metrics("test", data.speakers)
-        results[key] |= calibrate(run.folder / f"{key}_checkpoints" / "best.ckpt", val, test)
-        correct[key] = test.correct
-        if mode == "finetuned":
-            results[key] |= compare(test.correct, correct[f"{name}_frozen"], test.speaker.numpy(), "frozen")
-        draw_classifier(run.folder, key, history, test, data)
-    run.write_metrics("Fine-tuning of contrastive encoders for digits", results)
+        for key in models:
+            draw_classifier(run.folder, key, histories[key], tests[key], data)
 
 
 if __name__ == "__main__":
-    defaults = Settings(output_dir=Path("task5_finetune"), epochs=50, lr=1e-2)
-    run_task(main, task_parser(__doc__, defaults, "label_ratio", "task2_checkpoint"))
+    run_task(main, task_parser(__doc__, DEFAULTS, "label_ratio", "task2_checkpoint"))

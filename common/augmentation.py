@@ -5,11 +5,11 @@ T frames, K frequency bins of a clip's spectrum.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torchaudio.functional import mask_along_axis_iid
 
 from common.audio import SAMPLE_RATE
 
@@ -32,21 +32,42 @@ BABBLE_SHARE, BABBLE_SNR_DB = 0.4, (0.0, 25.0)
 BABBLE_VOICES = 6  # at most; at least 3
 BAND_SHARE = 0.3
 BAND_LOW, BAND_HIGH = (60.0, 400.0), (2500.0, 7000.0)  # Hz, of the edges
-MASKS, MASK_BANDS, MASK_FRAMES = 2, 8, 12
+MASKS, MASK_BANDS, MASK_FRAMES = 2, 9, 13  # widths below these
 
 
-@contextmanager
-def fixed_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from ``seed`` in the ``with`` block, and go on afterwards as if it had not been there."""
-    gpu = torch.get_device_module(device) if device.type != "cpu" else None
-    states = torch.get_rng_state(), gpu.get_rng_state() if gpu else None
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        if gpu:
-            gpu.set_rng_state(states[1])
+@dataclass(frozen=True)
+class Augmentation:
+    """Changes clips at random, for training: their speed, timing and channel, and what the spectrogram shows.
+
+    Args:
+        kind: "waveform" and "spectrogram" change one format of a clip, "both" changes both, "none" neither.
+        rooms: add rooms, other voices and bands as well, see ``random_channel``.
+
+    Raises:
+        ValueError: another kind.
+    """
+
+    kind: str = "both"
+    rooms: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"expected one of {', '.join(KINDS)}, got {self.kind}")
+
+    def waveforms(self, wave: Tensor, count: int) -> list[Tensor]:
+        """Versions of each clip that differ in everything but the speed: [B, N] -> ``count`` times [B, N].
+
+        Speed shifts pitch and formants. Matching a clip with itself at another speed would teach encoders to ignore
+        these, and they are what voices differ in.
+        """
+        if self.kind not in ("waveform", "both"):
+            return [wave] * count
+        rates = random_rates(wave)
+        return [random_channel(warp(wave, rates, random_shifts(wave)), self.rooms) for _ in range(count)]
+
+    def spectrogram(self, log_mel: Tensor) -> Tensor:
+        """Hide parts of log-mel spectrograms, see ``random_masks``: [B, F, T] -> [B, F, T]."""
+        return random_masks(log_mel) if self.kind in ("spectrogram", "both") else log_mel
 
 
 def random_rates(wave: Tensor, max_change: float = MAX_SPEED) -> Tensor:
@@ -154,19 +175,10 @@ def random_masks(log_mel: Tensor) -> Tensor:
 
     What is hidden becomes 0, the clip's mean.
     """
-    batch, bands, frames = log_mel.shape
     for _ in range(MASKS):
-        log_mel = log_mel * random_gap(batch, bands, MASK_BANDS, log_mel.device).unsqueeze(2)
-        log_mel = log_mel * random_gap(batch, frames, MASK_FRAMES, log_mel.device).unsqueeze(1)
+        log_mel = mask_along_axis_iid(log_mel, MASK_BANDS, 0.0, axis=1)
+        log_mel = mask_along_axis_iid(log_mel, MASK_FRAMES, 0.0, axis=2)
     return log_mel
-
-
-def random_gap(batch: int, size: int, max_width: int, device: torch.device | None = None) -> Tensor:
-    """Rows of ones with 0 to ``max_width`` neighbouring zeros in each: [batch, size] float."""
-    width = torch.randint(0, max_width + 1, (batch, 1), device=device)
-    start = (torch.rand(batch, 1, device=device) * (size - width + 1)).long()
-    index = torch.arange(size, device=device)
-    return ((index < start) | (index >= start + width)).float()
 
 
 def _uniform(like: Tensor, low: float, high: float) -> Tensor:

@@ -1,6 +1,6 @@
 """The data of an experiment: the train, validation and test clips of one corpus, in batches.
 
-python -m common.data      shows, downloads or synthesises a corpus, see common.corpus.command
+python -m common.data      shows, downloads or synthesises a corpus, see common.corpus.source
 """
 
 import copy
@@ -8,23 +8,64 @@ import functools
 import hashlib
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from common.batches import EmbeddedBatch, Examples, Passes
-from common.corpus.cache import open_cache
-from common.corpus.clips import speaker_names, split_clips, stratified_sample
+from common.audio import to_float
+from common.augmentation import Augmentation
+from common.corpus import speaker_names, split_clips, stratified_sample
+from common.corpus.cache import open_cache, usable_cores
 from common.corpus.source import AUDIOMNIST_DIR, downloaded_commit, find_corpus
-from common.run.console import UserError, shortened
+from common.run import UserError, shortened
 
 CACHE_DIR = Path("data/cache")
 MAX_WORKERS = 4  # loader processes, where the user asks for no number
 MIN_STEPS = 24  # in an epoch: 50 epochs of fewer are not enough for noise and rooms to be learned as well
+
+
+class Batch(NamedTuple):
+    """Clips of one step."""
+
+    waveform: Tensor  # [B, N] int16 at 16 kHz; of ``SpokenDigits.with_embeddings`` [B, D] float32
+    digit: Tensor  # [B] int64
+    speaker: Tensor  # [B] int64, index into SpokenDigits.speakers
+
+
+class Examples(Dataset):
+    """Rows of ``inputs`` with their labels. Whole batches are read at once, straight from the array.
+
+    Args:
+        inputs: [clips, ...] memory-mapped, in memory, or a tensor on the training device.
+        digit, speaker: [n] labels.
+        rows: [n] rows of ``inputs`` that belong to this set.
+    """
+
+    def __init__(self, inputs: Any, digit: Any, speaker: Any, rows: np.ndarray) -> None:
+        self.inputs, self.rows = inputs, rows
+        self.digit, self.speaker = torch.as_tensor(digit), torch.as_tensor(speaker)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        picked = np.asarray(indices)
+        return Batch(torch.as_tensor(self.inputs[self.rows[picked]]), self.digit[picked], self.speaker[picked])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A spawned loader process gets a copy of this object. It maps the file itself rather than receive a copy of it.
+        mapped = isinstance(self.inputs, np.memmap)
+        return vars(self) | ({"inputs": Path(str(self.inputs.filename))} if mapped else {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if isinstance(self.inputs, Path):
+            self.inputs = np.load(self.inputs, mmap_mode="r")
 
 
 class SpokenDigits:
@@ -41,7 +82,7 @@ class SpokenDigits:
         label_ratio: fraction of the training and validation clips that remain, stratified. An epoch has as many steps
             as with all of them, so that few labels do not mean little training.
         num_workers: loader processes; None for up to 4, on cores that training leaves free.
-        accelerator: the device that needs the batches, in Lightning's words.
+        accelerator: the device that needs the batches: "auto", "cpu", "gpu" or "mps".
         processes: how many share the training clips.
 
     Raises:
@@ -63,24 +104,21 @@ class SpokenDigits:
         accelerator: str = "auto",
         processes: int = 1,
     ) -> None:
-        for name, value in (("ratio", ratio), ("label-ratio", label_ratio)):
-            if not 0 < value <= 1:
-                raise UserError(f"--{name}: expected a number above 0 and at most 1, got {value}")
-        if dataset not in ("auto", "audiomnist", "synthetic"):
-            raise UserError(f"--dataset: expected auto, audiomnist or synthetic, got {dataset}")
-        if fold not in (None, 1, 2, 3, 4, 5):
-            raise UserError(f"--fold: expected 1 to 5, got {fold}")
-        self.seed, self.batch_size, self.accelerator = seed, batch_size, accelerator
-        self.device = pick_device(accelerator)
+        if not (0 < ratio <= 1 and 0 < label_ratio <= 1) or fold not in (None, 1, 2, 3, 4, 5):
+            raise UserError(f"expected ratios above 0 and at most 1, got {ratio} and {label_ratio}, folds 1 to 5: {fold}")
+        self.seed, self.batch_size = seed, batch_size
+        self.device = pick_device(accelerator, processes)
         self.corpus = find_corpus(None if data_dir is None else Path(data_dir), dataset, ratio, seed)
         self.cached = open_cache(self.corpus, CACHE_DIR)
-        # Clips that lie on the device need no loader processes, and processes cannot read them there.
-        waves = self.cached.waves if num_workers else on_gpu(self.cached.waves, self.device)
-        if num_workers is None:
-            num_workers = 0 if isinstance(waves, Tensor) else min(MAX_WORKERS, spare_cores(self.device))
+        waves: np.ndarray | Tensor = self.cached.waves
+        if self.device.type != "cpu" and not num_workers:  # on a GPU the clips need no loader processes
+            waves, num_workers = torch.from_numpy(np.array(waves)).to(self.device), 0
+        elif num_workers is None:
+            # Reading a batch means copying 2 MB: a worker on a core that computes delays the computation by more.
+            num_workers = min(MAX_WORKERS, max(0, usable_cores() - torch.get_num_threads()))
         self.num_workers = num_workers
         self.split = split_clips(self.cached.clips, seed, fold)
-        self.steps = _steps(-(-len(self.split.train) // processes), batch_size)
+        self.steps = _steps(len(self.split.train), batch_size)
         if label_ratio < 1:  # whoever has few labels has few for validation too
             train, val = (
                 rows[stratified_sample([self.cached.clips[row] for row in rows], label_ratio, seed)]
@@ -101,13 +139,14 @@ class SpokenDigits:
         # compare clips of one voice, and select by another criterion than it trains on.
         rows = self.split._asdict() | {"val": np.random.default_rng(seed).permutation(self.split.val)}
         self.examples = {name: Examples(waves, digit[part], speaker[part], part) for name, part in rows.items()}
+        self.selection = self.examples["val"]  # what the best epoch is chosen on
 
     def describe(self) -> dict[str, Any]:
         """What these data are, for the record of a run: plain numbers and strings."""
         return {
             "corpus": self.corpus.name,
             "corpus_commit": downloaded_commit(AUDIOMNIST_DIR) if self.corpus.root == AUDIOMNIST_DIR / "data" else None,
-            "fingerprint": self.cached.key,  # of the files and settings that the waveforms were made from
+            "fingerprint": self.cached.key,  # of the clips and settings that the waveforms were made from
             "clips": {name: len(examples) for name, examples in self.examples.items()},
             "skipped": len(self.cached.skipped),  # clips that could not be used
             "ignored": self.corpus.ignored,  # files that are not clips
@@ -125,28 +164,53 @@ class SpokenDigits:
         clips = ", ".join(f"{len(self.examples[name]):,} {name}" for name in sets)
         return f"{shortened(self.corpus.name, 30)}: {clips} clips of {len(self.names(*sets))} speakers"
 
+    def loader(self, name: str) -> DataLoader:
+        """The "train", "val" or "test" clips in their order, read by this process, on ``self.device``."""
+        return self._load(self.examples[name])
+
+    def train_dataloader(self, epoch: int = 0) -> DataLoader:
+        """The training clips in random order; with few clips, several passes through them, see ``MIN_STEPS``."""
+        examples, length = self.examples["train"], self.steps * self.train_batch_size
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
+        sampler = RandomSampler(examples, num_samples=length, generator=generator)
+        return self._load(
+            examples, self.num_workers, sampler=sampler, batch_size=self.train_batch_size, drop_last=True
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """The validation clips, in one order that is shuffled by the seed."""
+        return self._load(self.selection, workers=self.num_workers)
+
+    def augment_validation(self, augmentation: Augmentation, clips: int = 1000) -> None:
+        """Choose the best epoch on up to ``clips`` validation clips as they are, and on the same ones augmented once.
+
+        On clean clips alone the epoch would be chosen that has learned least of noise and rooms.
+        """
+        val = self.examples["val"]
+        few = Examples(val.inputs, val.digit[:clips], val.speaker[:clips], val.rows[:clips])
+        with torch.random.fork_rng(devices=[]):  # the training draws what it would draw without this
+            torch.manual_seed(self.seed)
+            clean = [batch.waveform.cpu() for batch in self._load(few)]
+            changed = [augmentation.waveforms(to_float(wave), 1)[0] for wave in clean]  # [B, N] each
+        changed = [(32_000 / wave.abs().amax(dim=1, keepdim=True).clamp(min=1e-9) * wave).short() for wave in changed]
+        waves = torch.cat(clean + changed).to(self.device if isinstance(val.inputs, Tensor) else "cpu")
+        self.selection = Examples(waves, few.digit.repeat(2), few.speaker.repeat(2), np.arange(2 * len(few)))
+
     def with_embeddings(self, embeddings: dict[str, np.ndarray]) -> "SpokenDigits":
-        """The same clips as ``EmbeddedBatch``es: {set: [clips of the set, D]}."""
+        """The same clips, whose batches hold embeddings in place of waveforms: {set: [clips of the set, D]}."""
         twin = copy.copy(self)
         twin.num_workers = 0  # the embeddings are in memory: worker processes would only copy them
         twin.examples = {
-            name: Examples(embeddings[name], clips.digit, clips.speaker, np.arange(len(clips)), EmbeddedBatch)
+            name: Examples(embeddings[name], clips.digit, clips.speaker, np.arange(len(clips)))
             for name, clips in self.examples.items()
         }
+        twin.selection = twin.examples["val"]
         return twin
 
-    def loader(self, name: str, sampler: Passes | None = None, workers: int = 0) -> DataLoader:
-        """Batches of the "train", "val" or "test" clips, in their order or that of ``sampler``.
-
-        Without worker processes they lie on ``self.device``.
-        """
-        batch_size = self.batch_size if sampler is None else self.train_batch_size
+    def _load(self, examples: Examples, workers: int = 0, **options: Any) -> DataLoader:
         return DataLoader(
-            self.examples[name],
-            batch_size=batch_size,
-            sampler=sampler,
-            # A small last batch has few negatives and noisy statistics; the shuffle of the next epoch covers its clips.
-            drop_last=sampler is not None and len(sampler) >= batch_size,
+            examples,
+            **{"batch_size": self.batch_size} | options,
             num_workers=workers,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # so that the loader does not advance the global RNG used by augmentation
@@ -154,19 +218,10 @@ class SpokenDigits:
             collate_fn=_as_is if workers else functools.partial(_to_device, device=self.device),
         )
 
-    def train_dataloader(self, processes: int = 1, rank: int = 0, epoch: int = 0) -> DataLoader:
-        """The training clips, shuffled by seed and epoch; each of several processes, which has to say so, its share.
 
-        With few clips, an epoch passes through them several times, see ``MIN_STEPS``.
-        """
-        length = self.steps * self.train_batch_size
-        sampler = Passes(length, self.examples["train"], processes, rank, seed=self.seed)
-        sampler.set_epoch(epoch)  # Lightning counts on, but in a resumed training only after workers have begun to read
-        return self.loader("train", sampler, self.num_workers)
-
-    def val_dataloader(self) -> DataLoader:
-        """The validation clips, in one order that is shuffled by the seed."""
-        return self.loader("val", workers=self.num_workers)
+def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """The seed of one epoch in one process, so that a resumed training goes on as an undisturbed one."""
+    return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
 
 
 def _steps(clips: int, batch_size: int) -> int:
@@ -176,8 +231,8 @@ def _steps(clips: int, batch_size: int) -> int:
     return passes * clips // batch
 
 
-def pick_device(accelerator: str) -> torch.device:
-    """The device that Lightning gives this process for ``accelerator``; "auto" is CUDA or else the CPU.
+def pick_device(accelerator: str, processes: int = 1) -> torch.device:
+    """The device of this process for ``accelerator``; "auto" is CUDA or else the CPU.
 
     Also on a Mac: networks of this size gain little from its GPU, on which nobody has trained them yet.
 
@@ -189,32 +244,7 @@ def pick_device(accelerator: str) -> torch.device:
         return torch.device("cpu")
     if best is None or (accelerator == "mps" and best.type != "mps"):
         raise UserError(f"--accelerator {accelerator}: PyTorch finds none on this machine; leave the flag out")
-    return torch.device(best.type, int(os.environ.get("LOCAL_RANK", 0)))
-
-
-def spare_cores(device: torch.device) -> int:
-    """Cores that training on ``device`` leaves free.
-
-    Reading a batch means copying 2 MB. Workers on cores that compute delay the computation by more than that.
-    """
-    busy = torch.get_num_threads() if device.type == "cpu" else 0
-    return max(0, usable_cores() - busy)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: a container or a cluster may give it fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def on_gpu(waves: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
-    """All waveforms as a tensor on a GPU, if they fit into half of its free memory; else the array as it is."""
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    elif device.type == "mps":  # a Mac's
-        free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    else:
-        return waves
-    return torch.from_numpy(np.array(waves)).to(device) if waves.nbytes <= free / 2 else waves
+    return torch.device(best.type, int(os.environ.get("LOCAL_RANK", 0)) if processes > 1 else 0)
 
 
 def _as_is(batch: Any) -> Any:
@@ -226,6 +256,6 @@ def _to_device(batch: Any, device: torch.device) -> Any:
 
 
 if __name__ == "__main__":
-    from common.corpus.command import run_command
+    from common.corpus.source import run_command
 
     run_command()

@@ -1,6 +1,7 @@
-"""The two encoders: 2-layer CNNs, 32 -> 64 channels, 128-dim embeddings, 68,224 parameters together.
+"""The networks in plain PyTorch: two encoders, and what stands before and behind them.
 
-Both have the same structure. The first layer sees 16 to 45 ms of the signal, the second a fifth of a second, and the
+The encoders are 2-layer CNNs, 32 -> 64 channels, with 128-dim embeddings and 68,224 parameters together. Both have the
+same structure. The first layer sees 16 to 45 ms of the signal, the second a fifth of a second, and the
 pooling keeps the mean and the maximum of every channel over time.
 
 Axes: B batch, N samples, F mel bands, T frames, C channels, D embedding. Frames are the width of images of height 1,
@@ -8,11 +9,14 @@ Axes: B batch, N samples, F mel bands, T frames, C channels, D embedding. Frames
 last"), for images: forward and backward take two thirds of the time of 1D convolutions on two CPU cores.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.audio import POWER_FLOOR, SAMPLE_RATE, unit_power
+from common.audio import POWER_FLOOR, SAMPLE_RATE, LogMel, to_float, unit_power
+from common.augmentation import Augmentation
 
 EMBEDDING_DIM = 128
 CONTIGUOUS_ON = {"mps"}  # kinds of devices, see ``in_order``
@@ -27,9 +31,7 @@ class Encoder1D(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.filterbank = nn.Conv1d(1, 32, kernel_size=256, stride=40, padding=128, bias=False)
-        with torch.no_grad():
-            self.filterbank.weight.copy_(gabor_filters(32, 256).unsqueeze(1))
+        self.filterbank = FilterBank(32, size=256, stride=40)
         self.norm1 = nn.BatchNorm2d(32)
         self.conv = nn.Conv2d(32, 64, kernel_size=(1, 5), dilation=(1, 4), padding=(0, 8), bias=False)
         self.norm2 = nn.BatchNorm2d(64)
@@ -37,7 +39,7 @@ class Encoder1D(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         x = unit_power(wave.squeeze(1) if wave.ndim == 3 else wave)  # [B, N]
-        x = filter_wave(x, self.filterbank.weight.squeeze(1), stride=40)  # [B, 32, 1, 400 per second]
+        x = self.filterbank(x)  # [B, 32, 1, 400 per second]
         # Log energies of 20 ms every 10 ms: they carry the speech sounds, and loudness becomes an offset.
         x = torch.log(F.avg_pool2d(x.square(), (1, 8), stride=(1, 4)) + POWER_FLOOR)  # [B, 32, 1, T]
         x = F.relu(self.norm2(self.conv(self.norm1(x))))  # [B, 64, 1, T]
@@ -53,8 +55,8 @@ class Encoder2D(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # The position of a formant on the frequency axis tells vowels apart, so the kernel spans all 64 mel bands. With
-        # one position on that axis the bands are its channels.
+        # The position of a formant on the frequency axis tells vowels apart, so the kernel spans all 64 mel bands. It is
+        # equal to nn.Conv2d(1, 32, (64, 3)), but with the bands as channels it is several times faster.
         self.conv1 = nn.Conv2d(64, 32, kernel_size=(1, 3), stride=(1, 2), padding=(0, 1), bias=False)
         self.norm1 = nn.BatchNorm2d(32)
         self.conv2 = nn.Conv2d(32, 64, kernel_size=(1, 5), dilation=(1, 2), padding=(0, 4), bias=False)
@@ -66,6 +68,109 @@ class Encoder2D(nn.Module):
         x = F.relu(self.norm1(self.conv1(x)))  # [B, 32, 1, T]
         x = F.relu(self.norm2(self.conv2(x)))  # [B, 64, 1, T]
         return self.project(mean_and_max(x))  # [B, D]
+
+
+class Embedder(nn.Module):
+    """Encoders with their front ends: waveforms in, one embedding per format out.
+
+    Args:
+        formats: "1d" (the waveform), "2d" (the log-mel spectrogram) or both.
+
+    Shape:
+        wave: [B, N] at 16 kHz, float in [-1, 1] or int16. Returns {format: [B, 128]} for each of ``formats``.
+
+    Raises:
+        ValueError: waveforms of another dtype or shape.
+    """
+
+    def __init__(self, formats: Sequence[str] = ("1d", "2d")) -> None:
+        super().__init__()
+        kinds = {"1d": Encoder1D, "2d": Encoder2D}
+        self.encoders = nn.ModuleDict({name: kinds[name]() for name in formats})
+        self.log_mel = LogMel()
+
+    def forward(self, wave: Tensor) -> dict[str, Tensor]:
+        return self.encode(self.views(wave, Augmentation("none")))
+
+    def views(self, wave: Tensor, augmentation: Augmentation) -> dict[str, Tensor]:
+        """What each encoder sees of clips [B, N]: for "1d" waveforms [B, N], for "2d" spectrograms [B, F, T].
+
+        Each format sees a change of its own, at one speed for both.
+        """
+        # In single precision whatever the Trainer's: half precision would lose quiet sounds and overflow at loud ones.
+        with torch.autocast(wave.device.type, enabled=False):
+            waves = augmentation.waveforms(to_float(wave), len(self.encoders))
+            views = dict(zip(self.encoders, waves, strict=True))
+            if "2d" in views:
+                views["2d"] = augmentation.spectrogram(self.log_mel(views["2d"]))
+        return views
+
+    def encode(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The embedding of each view: {format: [B, 128]}."""
+        return {name: self.encoders[name](view) for name, view in views.items()}
+
+    def copy_weights(self, other: "Embedder") -> None:
+        """Copy the weights and statistics of the encoders that ``other`` shares with this one."""
+        for name in self.encoders.keys() & other.encoders.keys():
+            self.encoders[name].load_state_dict(other.encoders[name].state_dict())
+
+    def sizes(self) -> dict[str, int]:
+        """Number of parameters of each encoder."""
+        return {name: sum(p.numel() for p in encoder.parameters()) for name, encoder in self.encoders.items()}
+
+
+class DigitNetwork(nn.Module):
+    """Encoders, and a linear layer on their embeddings side by side.
+
+    Shape:
+        wave: as for ``Embedder``. Returns digit logits [B, 10].
+    """
+
+    def __init__(self, formats: Sequence[str]) -> None:
+        super().__init__()
+        self.embedder = Embedder(formats)
+        width = EMBEDDING_DIM * len(self.embedder.encoders)
+        # Standardised embeddings let one learning rate fit every scale that the encoders' training produced.
+        self.head = nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, 10))
+
+    def forward(self, wave: Tensor) -> Tensor:
+        return self.classify(self.embedder(wave))
+
+    def classify(self, embeddings: dict[str, Tensor]) -> Tensor:
+        """Digit logits [B, 10] of embeddings, {format: [B, 128]}."""
+        return self.head(torch.cat(list(embeddings.values()), dim=1))
+
+
+class LogMelStatistics(nn.Module):
+    """What no training is needed for: mean and standard deviation over time of each log-mel band, as an embedding.
+
+    Shape:
+        wave: as for ``Embedder``. Returns {"logmel": [B, 128]}.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_mel = LogMel()
+
+    def forward(self, wave: Tensor) -> dict[str, Tensor]:
+        log_mel = self.log_mel(to_float(wave))  # [B, F, T]
+        return {"logmel": torch.cat([log_mel.mean(dim=2), log_mel.std(dim=2)], dim=1)}
+
+
+class FilterBank(nn.Conv1d):
+    """A convolution of waveforms with filters that begin as Gabor filters, in a faster form, see ``filter_wave``.
+
+    Shape:
+        wave: [B, N]. Returns [B, count, 1, N // stride + 1].
+    """
+
+    def __init__(self, count: int, size: int, stride: int) -> None:
+        super().__init__(1, count, size, stride=stride, padding=size // 2, bias=False)
+        with torch.no_grad():
+            self.weight.copy_(gabor_filters(count, size).unsqueeze(1))
+
+    def forward(self, wave: Tensor) -> Tensor:
+        return filter_wave(wave, self.weight.squeeze(1), self.stride[0])
 
 
 def filter_wave(wave: Tensor, filters: Tensor, stride: int) -> Tensor:

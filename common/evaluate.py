@@ -1,22 +1,27 @@
-"""Evaluate frozen models: embeddings, predictions, accuracies with intervals, linear probes, layouts in the plane.
+"""Evaluate trained networks: load them, embed and classify clips, probe embeddings, lay them out in the plane.
 
-Nothing here trains an encoder. Axes: n clips, B batch, N samples, D embedding.
+Nothing here trains an encoder, and nothing needs Lightning. Axes: n clips, B batch, N samples, D embedding.
 """
 
+import copy
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
-from common.batches import Batch
+from common.data import Batch, SpokenDigits
+from common.encoders import DigitNetwork, Embedder
 from common.intervals import accuracy_metrics
-from common.networks import DigitNetwork, Embedder
-from common.run.console import progress_bar
+from common.run import UserError, printable
+from common.run.output import read_checkpoint
 
-PROBE_STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 4))  # C of scikit-learn: smaller is more regularised
+TEMPERATURES = np.geomspace(0.1, 10, 400)
 
 
 class Embeddings(NamedTuple):
@@ -39,29 +44,75 @@ class Predictions(NamedTuple):
     speaker: Tensor  # [n]
 
     @property
-    def predicted(self) -> Tensor:
+    def predicted(self) -> np.ndarray:
         """The most probable digits, [n]."""
-        return self.logits.argmax(dim=1)
+        return self.logits.argmax(dim=1).numpy()
 
     @property
     def correct(self) -> np.ndarray:
         """Which clips are predicted right, [n] bool."""
-        return (self.predicted == self.digit).numpy()
+        return self.predicted == self.digit.numpy()
 
     def accuracy(self, prefix: str, names: Sequence[str] | None = None) -> dict:
         """Accuracy, see ``common.intervals.accuracy_metrics``."""
         return accuracy_metrics(prefix, self.correct, self.speaker.numpy(), names)
 
-    def metrics(self, prefix: str, names: Sequence[str] | None = None) -> dict:
-        """Accuracy, and cross-entropy in nats."""
-        return self.accuracy(prefix, names) | {f"{prefix}_loss": float(F.cross_entropy(self.logits, self.digit))}
+
+def load_embedder(path: str | Path, data: SpokenDigits) -> Embedder:
+    """Both encoders of task 2's ``best.ckpt``, on the CPU and in eval mode.
+
+    Args:
+        data: what they will be tested on.
+
+    Raises:
+        UserError: as ``load_classifier``.
+    """
+    return _load(path, "task2.py", "embedder.", lambda weights: Embedder(), data)
+
+
+def load_classifier(path: str | Path, data: SpokenDigits | None = None) -> DigitNetwork:
+    """The digit classifier in a ``best.ckpt`` of task 1 or 5, on the CPU and in eval mode.
+
+    Args:
+        data: what it will be tested on; without it, nothing is checked against its training.
+
+    Raises:
+        UserError: no such file, no such network in it, weights that are not finite, or a training that included a
+            speaker whom ``data`` is going to test.
+    """
+
+    def make(weights: dict[str, Tensor]) -> DigitNetwork:
+        return DigitNetwork([name for name in ("1d", "2d") if f"embedder.encoders.{name}.norm1.weight" in weights])
+
+    return _load(path, "task1.py", "network.", make, data)
+
+
+def _load(
+    path: str | Path, script: str, part: str, make: Callable[[dict[str, Tensor]], Any], data: SpokenDigits | None
+) -> Any:
+    remedy = f"make it with `python {script}` or name another"
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint; {remedy}")
+    try:
+        checkpoint = read_checkpoint(Path(path))
+        weights = {key.removeprefix(part): x for key, x in checkpoint["state_dict"].items() if key.startswith(part)}
+        network = make(weights)
+        network.load_state_dict(weights)
+        training = checkpoint.get("run", {"corpus": "an unknown corpus", "train_speakers": []})
+        corpus, speakers = printable(training["corpus"]), set(training["train_speakers"])
+    except Exception as error:  # a file that is not a checkpoint fails in as many ways as there are files
+        raise UserError(f"{path}: holds no such network of this version; {remedy}") from error
+    if not all(torch.isfinite(value).all() for value in weights.values()):
+        raise UserError(f"{path}: its weights are not finite; {remedy}")
+    if data is not None and corpus != data.corpus.name:
+        print(f"Note: {path} was trained on {corpus}, this run is on {data.corpus.name}.", file=sys.stderr)
+    elif data is not None and (known := speakers & set(data.names("test"))):
+        raise UserError(f"{path}: {len(known)} test speakers were in its training; use its --fold")
+    return network.eval()
 
 
 def batches_for(module: nn.Module, loader: Iterable) -> Iterator:
-    """The batches of ``loader``, with ``module`` on their device and in eval mode, whose earlier mode is restored.
-
-    In eval mode nothing is augmented, and the BatchNorm statistics are fixed.
-    """
+    """The batches of ``loader``, with ``module`` on their device and in eval mode, whose earlier mode is restored."""
     was_training = module.training
     module.eval()
     try:
@@ -86,78 +137,102 @@ def embed(embedder: nn.Module, loader: Iterable) -> Embeddings:
     return Embeddings(z, torch.cat(digits).cpu().numpy(), torch.cat(speakers).cpu().numpy())
 
 
-@torch.no_grad()
-def calibrated(embedder: Embedder, loader: Iterable) -> Embedder:
+def with_statistics_of(embedder: Embedder, loader: Iterable) -> Embedder:
     """A copy of ``embedder`` whose BatchNorm statistics are those of the clips of ``loader``; no label is used.
 
     Untrained encoders need it: their layers were never told the scale of their inputs, which alone costs a linear probe
     several points.
     """
-    twin = Embedder(tuple(embedder.encoders), augment="none")
-    twin.copy_weights(embedder)
-    norms = [module for module in twin.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-    for waveform, *_ in loader:
-        twin.to(waveform.device).train()
-        twin(waveform)
+    twin = copy.deepcopy(embedder)
+    update_bn(loader, twin, next(twin.parameters()).device)
     return twin.eval()
 
 
 @torch.inference_mode()
 def predict_digits(
-    classifier: DigitNetwork, loader: Iterable, change: Callable[[Batch], Batch] | None = None
+    classifier: nn.Module, loader: Iterable, change: Callable[[Batch], Batch] | None = None
 ) -> Predictions:
     """Classify every clip of ``loader``, in its order.
 
     Args:
-        loader: batches of type ``Batch`` or ``EmbeddedBatch``.
+        classifier: waveforms [B, N] -> logits [B, 10].
         change: applied to each batch first, see ``common.conditions``.
     """
     logits, digits, speakers = [], [], []
     for batch in batches_for(classifier, loader):
-        logits.append(classifier.predict_step(change(batch) if change else batch))  # [B, 10]
+        logits.append(classifier(change(batch)[0] if change else batch[0]))  # [B, 10]
         digits.append(batch[1])
         speakers.append(batch[2])
     return Predictions(*(torch.cat(parts).cpu() for parts in (logits, digits, speakers)))
 
 
+def classifier_metrics(val: Predictions, test: Predictions, names: Sequence[str]) -> dict:
+    """Accuracy and cross-entropy (nats) of both sets, and how sure the classifier may be.
+
+    The expected calibration error is the mean distance between confidence and accuracy over 15 bins of confidence, also
+    with the ``temperature`` that was fitted on ``val`` (Guo et al., arXiv:1706.04599).
+    """
+    from torchmetrics.functional.classification import multiclass_calibration_error  # slow to import
+
+    results = val.accuracy("val", names) | test.accuracy("test", names)
+    results |= {f"{key}_loss": float(F.cross_entropy(x.logits, x.digit)) for key, x in (("val", val), ("test", test))}
+    temperature = fit_temperature(val.logits, val.digit)
+    for key, divisor in (("test_ece", 1.0), ("test_ece_calibrated", temperature)):
+        p = (test.logits / divisor).softmax(dim=1)
+        results[key] = float(multiclass_calibration_error(p, test.digit, num_classes=10, n_bins=15))
+    return results | {"temperature": temperature}
+
+
+def fit_temperature(logits: Tensor, digit: Tensor) -> float:
+    """The temperature T with which softmax(logits / T) has the lowest cross-entropy: [n, 10], [n] -> 0.1 to 10.
+
+    The digits count as certain only as far as n clips can make them (Platt, "Probabilistic Outputs for Support Vector
+    Machines", 1999). Otherwise T would fall without end where every clip is right.
+    """
+    losses = [F.cross_entropy(logits.double() / t, digit, label_smoothing=1 / (len(digit) + 2)) for t in TEMPERATURES]
+    return float(TEMPERATURES[torch.stack(losses).argmin()])
+
+
 def linear_probe(
-    name: str, train: Embeddings, val: Embeddings, test: Embeddings, names: Sequence[str] | None = None
+    name: str,
+    train: Embeddings,
+    val: Embeddings,
+    test: Embeddings,
+    candidates: Sequence[float],
+    names: Sequence[str] | None = None,
 ) -> tuple[dict, np.ndarray]:
     """Logistic regression from frozen embeddings to digits: how linearly separable are the digits?
 
     The scaler is fitted on ``train`` alone, the regularisation is chosen on ``val``, and ``test`` is used once.
 
     Args:
-        name: which embedding: "1d", "2d" or "concat".
+        name: which embedding, such as "concat".
+        candidates: values of scikit-learn's ``C``; a smaller one is more regularised.
         names: of the speakers.
 
     Returns:
-        train, val and test accuracy with their intervals, and the chosen ``C``; the predicted digits of ``test``, [n].
+        train, val and test accuracy with their intervals, and the chosen ``C``; which clips of ``test`` are right, [n].
     """
     sets = {"train": train, "val": val, "test": test}
-    strength = None
-    if len(np.unique(train.digit)) == 1:  # scikit-learn refuses to fit one class; its prediction is that class
-        predicted = {key: np.full(len(part.digit), train.digit[0]) for key, part in sets.items()}
-    else:
-        probes = {c: _fit_probe(train.z[name], train.digit, c) for c in PROBE_STRENGTHS}
-        # Of equal scores the first, which is the most regularised.
-        strength = max(PROBE_STRENGTHS, key=lambda c: probes[c].score(val.z[name], val.digit))
-        predicted = {key: probes[strength].predict(part.z[name]) for key, part in sets.items()}
-    result: dict = {"C": strength}
+    probes = {c: _fit_probe(train.z[name], train.digit, c) for c in candidates}
+    # Of equal scores the first, which is the most regularised.
+    best = max(sorted(probes), key=lambda c: probes[c].score(val.z[name], val.digit))
+    correct = {key: probes[best].predict(part.z[name]) == part.digit for key, part in sets.items()}
+    result: dict = {"C": best}
     for key, part in sets.items():
-        result |= accuracy_metrics(key, predicted[key] == part.digit, part.speaker, names)
-    return result, predicted["test"]
+        result |= accuracy_metrics(key, correct[key], part.speaker, names)
+    return result, correct["test"]
 
 
 def _fit_probe(x: np.ndarray, digit: np.ndarray, strength: float) -> Any:
-    from sklearn.linear_model import LogisticRegression  # slow to import, see above
+    from sklearn.dummy import DummyClassifier  # slow to import
+    from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
+    if len(np.unique(digit)) == 1:  # scikit-learn refuses to fit one class
+        return DummyClassifier().fit(x, digit)
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
     # The matrix products of the solver are small: sharing one among threads costs more than it saves, and many times
     # more on busy cores.
@@ -165,25 +240,19 @@ def _fit_probe(x: np.ndarray, digit: np.ndarray, strength: float) -> Any:
         return probe.fit(x, digit)
 
 
-def tsne(z: np.ndarray, seed: int, name: str) -> tuple[np.ndarray, float]:
-    """Standardise embeddings and lay them out in the plane with t-SNE (van der Maaten and Hinton, JMLR 9, 2008).
+def tsne(z: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
+    """Standardise embeddings and lay them out in the plane: [n, D] -> [n, 2].
 
     Args:
-        z: [n, D] embeddings.
-        name: of the embeddings in the progress message.
+        perplexity: about how many neighbours a point has; at most (n - 1) / 3.
 
-    Returns:
-        the layout [n, 2], and the perplexity: 30, or less if there are too few clips for it.
+    Source:
+        van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008.
     """
-    from sklearn.manifold import TSNE  # slow to import, see above
+    from sklearn.manifold import TSNE  # slow to import
     from sklearn.preprocessing import StandardScaler
 
-    perplexity = max(1.0, min(30.0, (len(z) - 1) / 3))
-    with progress_bar(f"t-SNE of {name}", len(z), "clips") as progress:
-        if not np.ptp(z, axis=0).any():  # scikit-learn's t-SNE crashes if all points are equal
-            layout = np.zeros((len(z), 2))
-        else:
-            model = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=-1)
-            layout = model.fit_transform(StandardScaler().fit_transform(z))
-        progress.update(len(z))
-    return layout, perplexity
+    if not np.ptp(z, axis=0).any():  # scikit-learn's t-SNE crashes if all points are equal
+        return np.zeros((len(z), 2))
+    model = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=-1)
+    return model.fit_transform(StandardScaler().fit_transform(z))
