@@ -13,6 +13,7 @@ overview.png, map.json, the same points with their sounds for the report, and me
 
 from pathlib import Path
 
+from common.report.map import write_map
 from torch import nn
 
 from common.checkpoints import load
@@ -20,9 +21,8 @@ from common.data import SpokenDigits
 from common.evaluate import embed, predict_digits, tsne
 from common.networks import ContrastiveNetwork, DigitNetwork
 from common.plots.embeddings import draw_embeddings
-from common.report.map import write_map
+from common.run import UserError
 from common.run.cli import Settings, run_task, task_parser
-from common.run.console import UserError
 from common.run.output import Run, weights_digest
 
 

@@ -9,8 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
-from common.run.console import UserError, say
-from common.run.files import write_atomically
+from common.run import UserError, say, write_atomically
 from common.run.process import interrupted
 
 

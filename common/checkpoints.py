@@ -11,8 +11,7 @@ import torch
 
 from common.data import SpokenDigits
 from common.networks import ContrastiveNetwork, DigitNetwork
-from common.run.console import UserError, printable
-from common.run.files import write_atomically
+from common.run import UserError, printable, write_atomically
 
 MAX_BYTES = 64_000_000  # uncompressed; twenty times what the tasks write
 Network = TypeVar("Network", DigitNetwork, ContrastiveNetwork)

@@ -20,7 +20,7 @@ from common.batches import EmbeddedBatch, Examples, Passes
 from common.corpus.cache import open_cache
 from common.corpus.clips import speaker_names, split_clips, stratified_sample
 from common.corpus.source import AUDIOMNIST_DIR, downloaded_commit, find_corpus
-from common.run.console import UserError, shortened
+from common.run import UserError, shortened
 
 CACHE_DIR = Path("data/cache")
 MIN_STEPS = 24  # in an epoch: 50 epochs of fewer are not enough for noise and rooms to be learned as well

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from common.batches import Batch
 from common.intervals import accuracy_metrics
 from common.networks import DigitNetwork, Embedder
-from common.run.console import progress_bar
+from common.run import progress_bar
 
 PROBE_STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 4))  # C of scikit-learn: smaller is more regularised
 

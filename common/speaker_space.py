@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from common.checkpoints import read_checkpoint, save_checkpoint
 from common.evaluate import Embeddings
-from common.run.console import UserError
+from common.run import UserError
 from common.run.process import rank_zero_only
 
 LEARNED = ("weights_", "bias_", "digit_means_", "mean_", "covariance_")  # what a checkpoint stores

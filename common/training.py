@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from common.callbacks import HeedInterrupts, History, PatienceFromHalfTime, SeedEpochs
 from common.checkpoints import save_checkpoint
 from common.data import SpokenDigits
-from common.run.console import UserError, say, shows_bars
+from common.run import UserError, say, shows_bars
 from common.run.output import Run
 
 PATIENCE = 10  # epochs without a lower validation loss

@@ -10,8 +10,8 @@ from typing import Any
 
 from common.corpus import source, synthetic
 from common.corpus.clips import SYNTHETIC_NAME, Corpus, audiomnist_names, speaker_names, split_clips
+from common.run import UserError, printable
 from common.run.cli import Parser, Settings, a_folder, run
-from common.run.console import UserError, printable
 
 
 def show(settings: Settings) -> None:

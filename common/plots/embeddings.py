@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from common.plots.figure import COLORS, ending, picture
-from common.run.console import forgiving, model_name
+from common.run import forgiving, model_name
 
 # Ten colours that colour-blind readers can tell apart: Petroff's (arXiv:2107.02270), with black for one of two greys.
 DIGIT_COLORS = (

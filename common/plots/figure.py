@@ -14,8 +14,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-from common.run.console import model_name, shortened
-from common.run.files import PICTURE_MARK, write_atomically
+from common.run import PICTURE_MARK, model_name, shortened, write_atomically
 from common.run.process import rank_zero_only
 
 STYLE = {

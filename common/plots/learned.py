@@ -16,7 +16,7 @@ from torch import Tensor
 from common.audio import MEL_BANDS, MEL_RANGE
 from common.encoders import gabor_filters
 from common.plots.figure import BLUE, ORANGE, picture
-from common.run.console import forgiving, model_name
+from common.run import forgiving, model_name
 from common.saliency import SHARES, Explanation, filter_shape
 
 GAP = 6  # empty frames between clips that are drawn side by side

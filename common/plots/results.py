@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from common.data import SpokenDigits
 from common.evaluate import Predictions
 from common.plots.figure import BLUE, GREEN, ORANGE, ending, picture
-from common.run.console import forgiving, model_name
+from common.run import forgiving, model_name
 from common.speakers import Verification
 
 LINES = {

@@ -16,6 +16,7 @@ expected    the equal error rate that the command prints: the share of errors of
 from typing import Any
 
 import numpy as np
+from common.voice.identify import Enrolment
 from timing import show
 
 from common.checkpoints import load
@@ -25,7 +26,6 @@ from common.modules import ContrastiveModel
 from common.networks import VoiceEmbedder
 from common.run.cli import Settings, number, run, task_parser
 from common.speaker_space import fuse, load_spaces
-from common.voice.identify import Enrolment
 
 
 def measure(z: np.ndarray, speaker: np.ndarray, people: int, clips: int, rng: np.random.Generator) -> list[float]:
