@@ -57,7 +57,7 @@ def pictures(folder: str) -> dict[str, Markup]:
 
 
 def read_map(path: Path) -> Any:
-    """The points and sounds of ``common.plots.embeddings.write_map``; None if they are missing or of another version."""
+    """The points and sounds of the test clips that task 3 wrote; None if they are missing or of another version."""
     stored = read_json(path, None)
     try:
         whole = stored["models"] and stored["colours"] and all(clip.keys() >= CLIP_PARTS for clip in stored["clips"])

@@ -16,9 +16,9 @@ from common.run.cli import Parser, run
 
 def cell(key: str, rows: list[dict]) -> str:
     """One measure of a model with all seeds: mean, standard deviation, mean interval; empty where a seed lacks it."""
-    values = [row.get(key) for row in rows]
-    if not all(map(is_number, values)):
+    if not all(is_number(row.get(key)) for row in rows):
         return ""
+    values = [row[key] for row in rows]
     mean = statistics.mean(values)
     shown = f"{mean:.3f}" if mean == 0 or abs(mean) >= 0.0005 else f"{mean:.2g}"
     if len(values) > 1:

@@ -7,7 +7,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -100,7 +100,8 @@ class Settings:
     @property
     def hardware(self) -> dict[str, Any]:
         """The keyword arguments of pl.Trainer that say what trains."""
-        return {name: getattr(self, name) for name in "accelerator devices num_nodes strategy precision".split()}
+        names = "accelerator devices num_nodes strategy precision"
+        return {name: getattr(self, name) for name in names.split()}
 
 
 class Parser(argparse.ArgumentParser):
