@@ -35,30 +35,31 @@ def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
     loss, optimizer = CrossEntropyLoss(label_smoothing=0.1), partial(AdamW, fused=True)
     models = {name: DigitClassifier((name,), settings.lr, loss=loss, optimizer=optimizer) for name in ("1d", "2d")}
-    run = Run(settings, data.describe(), models["1d"].embedder.sizes() | models["2d"].embedder.sizes())
-    run.open()
+    with Run(settings, data.describe(), models["1d"].embedder.sizes() | models["2d"].embedder.sizes()) as run:
+        if run.finished:
+            return
 
-    results, correct = {}, {}
-    for name, model in models.items():
-        history = fit(model, data, run, f"{name}_checkpoints", label=f"supervised {name}")
-        val, test = (predict_digits(model, data.loader(part)) for part in ("val", "test"))
-        results[name] = val.metrics("val", data.speakers) | test.metrics("test", data.speakers)
-        results[name] |= calibrate(run.folder / f"{name}_checkpoints" / "best.ckpt", val, test)
-        for key, condition in conditions(data.examples["test"]).items():
-            results[name] |= predict_digits(model, data.loader("test"), condition).accuracy(key, data.speakers)
-        correct[name] = test.correct
-        draw_classifier(run.folder, name, history, test, data)
-    results["2d"] |= compare(correct["2d"], correct["1d"], test.speaker.numpy(), "1d")
-    keys = {"clean": "test"} | {key: key for key in conditions(data.examples["test"])}
-    series = {name: {shown: measured(row, key) for shown, key in keys.items()} for name, row in results.items()}
-    title = "Accuracy in noise, babble, rooms, on the telephone"
-    caption = f"{data.caption('test')}, 95% intervals over speakers"
-    draw_accuracies(run.folder / "conditions.png", series, title, caption, {"chance": 0.1})
-    few = clips_of_each_digit(data, 5)
-    explained = {name: explain(model, few) for name, model in models.items()}
-    filters = models["1d"].embedder.get_parameter("encoders.1d.filterbank.weight").squeeze(1)
-    draw_learned(run.folder / "learned.png", filters, explained, data.caption("test"))
-    run.write_metrics("Digit classification from scratch", results)
+        results, correct = {}, {}
+        for name, model in models.items():
+            history = fit(model, data, run, f"{name}_checkpoints", label=f"supervised {name}")
+            val, test = (predict_digits(model, data.loader(part)) for part in ("val", "test"))
+            results[name] = val.metrics("val", data.speakers) | test.metrics("test", data.speakers)
+            results[name] |= calibrate(run.folder / f"{name}_checkpoints" / "best.ckpt", val, test)
+            for key, condition in conditions(data.examples["test"]).items():
+                results[name] |= predict_digits(model, data.loader("test"), condition).accuracy(key, data.speakers)
+            correct[name] = test.correct
+            draw_classifier(run.folder, name, history, test, data)
+        results["2d"] |= compare(correct["2d"], correct["1d"], test.speaker.numpy(), "1d")
+        keys = {"clean": "test"} | {key: key for key in conditions(data.examples["test"])}
+        series = {name: {shown: measured(row, key) for shown, key in keys.items()} for name, row in results.items()}
+        title = "Accuracy in noise, babble, rooms, on the telephone"
+        caption = f"{data.caption('test')}, 95% intervals over speakers"
+        draw_accuracies(run.folder / "conditions.png", series, title, caption, {"chance": 0.1})
+        few = clips_of_each_digit(data, 5)
+        explained = {name: explain(model, few) for name, model in models.items()}
+        filters = models["1d"].embedder.get_parameter("encoders.1d.filterbank.weight").squeeze(1)
+        draw_learned(run.folder / "learned.png", filters, explained, data.caption("test"))
+        run.write_metrics("Digit classification from scratch", results)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ from common.networks import LogMelStatistics
 from common.plots.results import draw_accuracies, draw_learning_curves, measured
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
-from common.speaker_space import store_spaces
 from common.training import fit
 
 
@@ -38,29 +37,30 @@ def main(settings: Settings) -> None:
     loss = partial(info_nce, temperature=0.2)  # between the 1D and the 2D projections of a batch
     optimizer = partial(AdamW, fused=True)
     model = ContrastiveModel(settings.lr, settings.augment, loss=loss, optimizer=optimizer)
-    run = Run(settings, data.describe(), model.embedder.sizes())
-    run.open()
+    with Run(settings, data.describe(), model.embedder.sizes()) as run:
+        if run.finished:
+            return
 
-    untrained = probe(embed_sets(calibrated(model.embedder, data.loader("train")), data), data)
-    averages = embed_sets(LogMelStatistics(), data)
-    (statistics, _), *_ = probe(averages, data).values()
-    history = fit(model, data, run, "checkpoints", label="contrastive")
-    embedded = embed_sets(model.embedder, data)
-    voices = embedded[0]._replace(z=embedded[0].z | averages[0].z)
-    store_spaces(run.folder / "checkpoints" / "best.ckpt", voices)  # for common.voice.identify
+        untrained = probe(embed_sets(calibrated(model.embedder, data.loader("train")), data), data)
+        averages = embed_sets(LogMelStatistics(), data)
+        (statistics, _), *_ = probe(averages, data).values()
+        history = fit(model, data, run, "checkpoints", label="contrastive")
+        embedded = embed_sets(model.embedder, data)
 
-    results, controls = {}, {}
-    for name, (result, correct) in probe(embedded, data).items():
-        controls[name], control_correct = untrained[name]
-        results[name] = result | compare(correct, control_correct, embedded[2].speaker, "untrained")
-    draw_learning_curves(run.folder / "curves.png", history, "Contrastive loss", data.caption("train", "val"))
-    models = {"trained": results, "untrained": controls}
-    series = {label: {name: measured(row) for name, row in rows.items()} for label, rows in models.items()}
-    lines = {"chance": 0.1, "log-mel statistics": statistics["test_acc"]}
-    caption = f"{data.caption('test')}, 95% intervals over speakers"
-    draw_accuracies(run.folder / "probes.png", series, "Linear probes: digits from frozen embeddings", caption, lines)
-    results |= {f"untrained_{name}": result for name, result in controls.items()} | {"logmel": statistics}
-    run.write_metrics("Linear probes of contrastive embeddings", results)
+        results, controls = {}, {}
+        for name, (result, correct) in probe(embedded, data).items():
+            controls[name], control_correct = untrained[name]
+            results[name] = result | compare(correct, control_correct, embedded[2].speaker, "untrained")
+        draw_learning_curves(run.folder / "curves.png", history, "Contrastive loss", data.caption("train", "val"))
+        models = {"trained": results, "untrained": controls}
+        series = {label: {name: measured(row) for name, row in rows.items()} for label, rows in models.items()}
+        lines = {"chance": 0.1, "log-mel statistics": statistics["test_acc"]}
+        caption = f"{data.caption('test')}, 95% intervals over speakers"
+        draw_accuracies(
+            run.folder / "probes.png", series, "Linear probes: digits from frozen embeddings", caption, lines
+        )
+        results |= {f"untrained_{name}": result for name, result in controls.items()} | {"logmel": statistics}
+        run.write_metrics("Linear probes of contrastive embeddings", results)
 
 
 def embed_sets(embedder: nn.Module, data: SpokenDigits) -> list[Embeddings]:

@@ -13,17 +13,15 @@ overview.png, map.json, the same points with their sounds for the report, and me
 
 from pathlib import Path
 
-from common.report.map import write_map
 from torch import nn
 
 from common.checkpoints import load
 from common.data import SpokenDigits
-from common.evaluate import embed, predict_digits, tsne
+from common.evaluate import embed, tsne
 from common.networks import ContrastiveNetwork, DigitNetwork
 from common.plots.embeddings import draw_embeddings
-from common.run import UserError
 from common.run.cli import Settings, run_task, task_parser
-from common.run.output import Run, weights_digest
+from common.run.output import Run
 
 
 def main(settings: Settings) -> None:
@@ -38,31 +36,26 @@ def main(settings: Settings) -> None:
         "contrastive_1d": contrastive,
         "contrastive_2d": contrastive,
     }
-    run = Run(settings, data.describe(), contrastive.sizes(), contrastive, nn.ModuleDict(supervised))
-    run.open()
+    with Run(settings, data.describe(), contrastive.sizes(), contrastive, nn.ModuleDict(supervised)) as run:
+        if run.finished:
+            return
 
-    embeddings, layouts = {}, {}
-    for model, embedder in embedders.items():
-        test = embed(embedder, data.loader("test"))
-        embeddings[model] = z = test.z[model[-2:]]  # [n, D]
-        layouts[model], perplexity = tsne(z, settings.seed, name=model)  # [n, 2]
+        embeddings, layouts = {}, {}
+        for model, embedder in embedders.items():
+            test = embed(embedder, data.loader("test"))
+            embeddings[model] = z = test.z[model[-2:]]  # [n, D]
+            layouts[model], perplexity = tsne(z, settings.seed, name=model)  # [n, 2]
 
-    caption = f"{data.caption('test')}; t-SNE with perplexity {perplexity:.0f}"
-    colorings = {"digit": (test.digit, "0123456789"), "speaker": (test.speaker, data.speakers)}
-    plots = []
-    for model, layout in layouts.items():
-        for coloring, labels in colorings.items():
-            plots.append(f"{model}_{coloring}.png")
-            draw_embeddings(run.folder / plots[-1], {model: layout}, {coloring: labels}, caption)
-    plots.append("overview.png")
-    draw_embeddings(run.folder / plots[-1], layouts, colorings, caption)
-    predicted = {name: predict_digits(each, data.loader("test")).predicted.numpy() for name, each in supervised.items()}
-    weights = {name: (paths[name], weights_digest(each)) for name, each in supervised.items()}
-    weights["contrastive"] = (settings.task2_checkpoint, weights_digest(pretrained))
-    write_map(run.folder / "map.json", data, settings.seed, embeddings, layouts, predicted, weights)
-    if not all((run.folder / name).is_file() for name in plots):
-        raise UserError(f"{run.folder}: some of its {len(plots)} pictures could not be drawn, as said above")
-    run.write_table("t-SNE plots of test embeddings", {name: {} for name in plots})
+        caption = f"{data.caption('test')}; t-SNE with perplexity {perplexity:.0f}"
+        colorings = {"digit": (test.digit, "0123456789"), "speaker": (test.speaker, data.speakers)}
+        plots = []
+        for model, layout in layouts.items():
+            for coloring, labels in colorings.items():
+                plots.append(f"{model}_{coloring}.png")
+                draw_embeddings(run.folder / plots[-1], {model: layout}, {coloring: labels}, caption)
+        plots.append("overview.png")
+        draw_embeddings(run.folder / plots[-1], layouts, colorings, caption)
+        run.write_table("t-SNE plots of test embeddings", {name: {} for name in plots})
 
 
 if __name__ == "__main__":

@@ -50,25 +50,26 @@ def main(settings: Settings) -> None:
         for name, formats in FORMATS.items()
         for mode in ("frozen", "finetuned")
     }
-    run = Run(settings, data.describe(), pretrained.sizes(), pretrained)
-    run.open()
+    with Run(settings, data.describe(), pretrained.sizes(), pretrained) as run:
+        if run.finished:
+            return
 
-    # Frozen encoders give the same embeddings in every epoch, so they are computed once.
-    embedded = {part: embed(pretrained, data.loader(part)).z for part in ("train", "val", "test")}
-    results, correct = {}, {}
-    for key, model in models.items():
-        name, mode = key.split("_")
-        model.embedder.copy_weights(pretrained)
-        inputs = data.with_embeddings({part: z[name] for part, z in embedded.items()}) if model.frozen else data
-        history = fit(model, inputs, run, f"{key}_checkpoints", label=f"{mode} {name}")
-        val, test = (predict_digits(model, inputs.loader(part)) for part in ("val", "test"))
-        results[key] = val.metrics("val", data.speakers) | test.metrics("test", data.speakers)
-        results[key] |= calibrate(run.folder / f"{key}_checkpoints" / "best.ckpt", val, test)
-        correct[key] = test.correct
-        if mode == "finetuned":
-            results[key] |= compare(test.correct, correct[f"{name}_frozen"], test.speaker.numpy(), "frozen")
-        draw_classifier(run.folder, key, history, test, data)
-    run.write_metrics("Fine-tuning of contrastive encoders for digits", results)
+        # Frozen encoders give the same embeddings in every epoch, so they are computed once.
+        embedded = {part: embed(pretrained, data.loader(part)).z for part in ("train", "val", "test")}
+        results, correct = {}, {}
+        for key, model in models.items():
+            name, mode = key.split("_")
+            model.embedder.copy_weights(pretrained)
+            inputs = data.with_embeddings({part: z[name] for part, z in embedded.items()}) if model.frozen else data
+            history = fit(model, inputs, run, f"{key}_checkpoints", label=f"{mode} {name}")
+            val, test = (predict_digits(model, inputs.loader(part)) for part in ("val", "test"))
+            results[key] = val.metrics("val", data.speakers) | test.metrics("test", data.speakers)
+            results[key] |= calibrate(run.folder / f"{key}_checkpoints" / "best.ckpt", val, test)
+            correct[key] = test.correct
+            if mode == "finetuned":
+                results[key] |= compare(test.correct, correct[f"{name}_frozen"], test.speaker.numpy(), "frozen")
+            draw_classifier(run.folder, key, history, test, data)
+        run.write_metrics("Fine-tuning of contrastive encoders for digits", results)
 
 
 if __name__ == "__main__":

@@ -42,13 +42,12 @@ _MODULES = {
     "plots.embeddings": "draw_embeddings",
     "plots.learned": "draw_learned",
     "run.cli": "Settings",
-    "run.console": "UserError",
+    "run": "UserError",
     "run.output": "Run",
     "saliency": "Explanation cell_saliency clips_of_each_digit deletion_curve explain filter_shape",
     "speaker_space": "SpeakerSpace fit_spaces fuse",
     "speakers": "Recognition Verification count_similarities equal_error_rate fit_neighbours halves recognise verify",
     "training": "fit",
-    "voice.recordings": "read_recording",
 }
 _MODULE_OF = {name: f"common.{module}" for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted(_MODULE_OF)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from common.checkpoints import read_checkpoint, save_checkpoint
 from common.evaluate import Predictions
-from common.run.process import rank_zero_only
 
 BINS = 15
 TEMPERATURES = np.geomspace(0.1, 10, 400)
@@ -40,13 +39,12 @@ def fit_temperature(logits: Tensor, digit: Tensor) -> float:
     return float(TEMPERATURES[torch.stack(losses).argmin()])
 
 
-@rank_zero_only
 def _store(path: Path, temperature: float) -> None:
     save_checkpoint(read_checkpoint(path) | {"temperature": temperature}, path)
 
 
 def calibrate(path: Path, val: Predictions, test: Predictions) -> dict:
-    """Fit a temperature on ``val`` and add it to the checkpoint ``path``, for ``common.voice.predict``.
+    """Fit a temperature on ``val`` and add it to the checkpoint ``path``, for ``common.voice``.
 
     Returns:
         the temperature, and the calibration error of ``test`` without and with it.

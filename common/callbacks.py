@@ -10,7 +10,6 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 from common.run import UserError, say, write_atomically
-from common.run.process import interrupted
 
 
 class PatienceFromHalfTime(EarlyStopping):
@@ -24,14 +23,6 @@ class PatienceFromHalfTime(EarlyStopping):
         if trainer.current_epoch < (trainer.max_epochs or 0) // 2:
             self.wait_count = 0
         super().on_validation_end(trainer, module)
-
-
-class HeedInterrupts(Callback):
-    """Ends the training at the next step after a Ctrl-C that Python has lost."""
-
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
 
 
 class SeedEpochs(Callback):

@@ -9,11 +9,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
-from common.callbacks import HeedInterrupts, History, PatienceFromHalfTime, SeedEpochs
+from common.callbacks import History, PatienceFromHalfTime, SeedEpochs
 from common.checkpoints import save_checkpoint
 from common.data import SpokenDigits
 from common.run import UserError, say, shows_bars
@@ -95,11 +96,11 @@ def _make_trainer(run: Run, folder: Path, label: str, history: History) -> pl.Tr
                 _Checkpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True),
                 PatienceFromHalfTime("val_loss", patience=PATIENCE, check_finite=False),
                 SeedEpochs(settings.seed),
-                HeedInterrupts(),
                 history,
                 *([TQDMProgressBar(refresh_rate=20, leave=False)] if shows_bars() else []),
             ],
-            plugins=[_WholeFiles()],
+            # One process ignores the variables that an earlier job of several may have left in the environment.
+            plugins=[_WholeFiles(), *([] if several else [LightningEnvironment()])],
             enable_model_summary=False,
             enable_progress_bar=shows_bars(),
             num_sanity_val_steps=0,
