@@ -1,6 +1,5 @@
 """The command line: the defaults of the contract, and mistakes answered in one line."""
 
-import errno
 import random
 import runpy
 import signal
@@ -18,14 +17,8 @@ from common.run import UserError
 from common.run.cli import Parser, Settings, find_rank, run, run_task, task_parser
 
 TASKS = range(1, 6)
-EPOCHS = {1: 50, 2: 100, 5: 50}
-FOLDERS = {
-    1: "task1_supervised",
-    2: "task2_contrastive",
-    3: "task3_visualization",
-    4: "task4_biometrics",
-    5: "task5_finetune",
-}
+EPOCHS = {1: 50, 2: 100, 3: 0, 4: 0, 5: 50}
+FOLDERS = ["task1_supervised", "task2_contrastive", "task3_visualization", "task4_biometrics", "task5_finetune"]
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +30,14 @@ def parsers(repository) -> dict[int, Parser]:
     return {task: call.args[1] for task, call in zip(TASKS, run.call_args_list, strict=True)}
 
 
-@pytest.fixture
-def parser():
-    return task_parser("About the task.", Settings(epochs=5, lr=1e-3), "label_ratio", "task2_checkpoint")
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_defaults_are_those_of_the_contract(parsers, task):
     settings = Settings(**vars(parsers[task].parse_args([])))
     assert (settings.ratio, settings.batch_size, settings.num_workers, settings.seed) == (1.0, 64, 4, 42)
-    assert settings.epochs == EPOCHS.get(task, 0) and settings.output_dir == Path(FOLDERS[task])
-    assert (settings.lr > 0) == (task in EPOCHS)
+    assert settings.epochs == EPOCHS[task] and (settings.lr > 0) == (settings.epochs > 0)
     assert (settings.data_dir, settings.dataset, settings.fold) == (None, "auto", None)
     assert (settings.label_ratio, settings.augment) == (1.0, "both")
+    assert settings.output_dir == Path(FOLDERS[task - 1])
     assert settings.task2_checkpoint == Path("task2_contrastive/checkpoints/best.ckpt")
     assert settings.task1_checkpoint == Path("task1_supervised")
 
@@ -71,10 +59,17 @@ def test_flags_of_some_tasks_are_accepted_by_these_alone(parsers):
         assert tuple(task for task in TASKS if name in vars(parsers[task].parse_args([]))) == expected
 
 
-def test_help_has_the_docstring_the_defaults_and_where_nothing_is_trained(parsers):
-    text = " ".join(parsers[1].format_help().split())
-    assert "Task 1:" in text and "python task1.py" in text
-    assert "(default: 64)" in text and "tasks 3 and 4 train nothing" in text
+@pytest.fixture
+def start(monkeypatch):
+    """A function that runs ``main`` as a task with these flags, and returns the exit code or text."""
+
+    def run_it(main, *flags: str) -> object:
+        monkeypatch.setattr(sys, "argv", ["task.py", *flags])
+        with pytest.raises(SystemExit) as caught:
+            run_task(main, task_parser("About the task.", Settings(epochs=5, lr=1e-3)))
+        return caught.value.code
+
+    return run_it
 
 
 @pytest.mark.parametrize(
@@ -82,24 +77,17 @@ def test_help_has_the_docstring_the_defaults_and_where_nothing_is_trained(parser
     [
         (["--fast\x1b[31m=1", "a\nb\udcff"], "unrecognized arguments: --fast?[31m=1 a b?"),
         (["--rat", "0.5"], "--rat"),  # no abbreviations: a later flag could change their meaning
-        (["--ratio", "0"], "--ratio: expected a number from 1e-06 to 1, got '0'"),
-        (["--ratio", "nan"], "--ratio"),
+        (["--ratio", "nan"], "--ratio: expected a number from 1e-06 to 1, got 'nan'"),
         (["--epochs", "1.5"], "--epochs: expected a whole number"),
-        (["--epochs", "9" * 5000], "--epochs"),
-        (["--batch-size", "1"], "--batch-size"),
-        (["--accelerator", "tpu"], "--accelerator"),
         (["--output-dir", ""], "--output-dir"),
         (["--data-dir", "x", "--dataset", "synthetic"], "--data-dir"),
         (["--accelerator", "mps", "--precision", "16-mixed"], "--precision"),
     ],
 )
-def test_a_mistake_is_named_in_one_line_with_exit_code_2(parser, monkeypatch, capsys, flags, named):
-    monkeypatch.setattr(sys, "argv", ["task.py", *flags])
-    with pytest.raises(SystemExit) as caught:
-        run(lambda **_: pytest.fail("the flags were accepted"), parser)
+def test_a_mistake_is_named_in_one_line_with_exit_code_2(start, capsys, flags, named):
+    assert start(lambda _: pytest.fail("the flags were accepted"), *flags) == 2
     output, line = capsys.readouterr()
-    assert caught.value.code == 2 and output == ""
-    assert line.count("\n") == 1 and named in line and len(line) < 600 and line[:-1].isprintable()
+    assert output == "" and line.count("\n") == 1 and named in line and line[:-1].isprintable()
 
 
 def raising(error: BaseException):
@@ -109,31 +97,13 @@ def raising(error: BaseException):
     return main
 
 
-@pytest.fixture
-def no_flags(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["task.py"])
-
-
-@pytest.mark.parametrize(
-    "error, message",
-    [
-        (UserError("--data-dir x: no such folder"), "--data-dir x: no such folder"),
-        (OSError(errno.ENOSPC, "No space left on device", "a.png"), "[Errno 28] No space left on device: 'a.png'"),
-    ],
-)
-def test_an_error_that_the_user_can_correct_is_one_line_and_exit_code_1(parser, no_flags, capsys, error, message):
-    with pytest.raises(SystemExit) as caught:
-        run_task(raising(error), parser)
+def test_an_error_that_the_user_can_correct_is_one_line_and_exit_code_1(start):
     # Python prints the text that a process exits with, and makes it exit code 1.
-    assert caught.value.code == f"{parser.prog}: error: {message}"
-    assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError(), SystemExit(1)])
-def test_a_bug_keeps_its_traceback_and_an_exit_its_code(parser, no_flags, error):
-    with pytest.raises(type(error)) as caught:
-        run_task(raising(error), parser)
-    assert caught.value is error
+    assert start(raising(UserError("--fold: no"))).endswith(": error: --fold: no")
+    assert start(raising(OSError(28, "Disk full", "a\n.png"))).endswith(": error: [Errno 28] Disk full: 'a\\n.png'")
+    assert start(raising(SystemExit(3))) == 3
+    with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
+        start(raising(ZeroDivisionError()))
 
 
 class Interrupted(pl.LightningModule):
@@ -153,40 +123,40 @@ def train_until_interrupted(settings: Settings) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # what Lightning advises its users
 @pytest.mark.parametrize("main", [raising(KeyboardInterrupt()), train_until_interrupted])
-def test_an_interrupted_run_is_one_line_and_exit_code_130(parser, no_flags, capsys, main):
+def test_an_interrupted_run_is_one_line_and_exit_code_130(start, capsys, main):
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
     try:
-        with pytest.raises(SystemExit) as caught:
-            run_task(main, parser)
+        assert start(main) == 130
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert caught.value.code == 130
-    assert capsys.readouterr().err.splitlines()[-1] == f"{parser.prog}: interrupted; to continue, add --resume"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(": interrupted; to continue, add --resume")
 
 
-def test_the_seed_fixes_every_source_of_random_numbers(parser, monkeypatch):
+def test_the_seed_fixes_every_source_of_random_numbers(monkeypatch):
     drawn = []
     for seed in (1, 1, 2):
         monkeypatch.setattr(sys, "argv", ["task.py", "--seed", str(seed)])
-        run(lambda **_: drawn.append((random.random(), np.random.rand(), torch.rand(1).item())), parser)
+        run(
+            lambda **_: drawn.append((random.random(), np.random.rand(), torch.rand(1).item())),
+            task_parser("", Settings()),
+        )
     assert drawn[0] == drawn[1]
     assert all(a != b for a, b in zip(drawn[0], drawn[2], strict=True))
 
 
-TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "0"}
 
 
 @pytest.mark.parametrize(
     "found, devices, num_nodes, rank",
     [
-        ({}, 1, 1, 0),
         ({"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "SLURM_PROCID": "1", "NODE_RANK": "1"}, 1, 1, 0),
         ({}, 2, 1, 0),
         ({"NODE_RANK": "1"}, 2, 2, 2),
-        ({"LOCAL_RANK": "1", "SLURM_PROCID": "0"}, 2, 1, 1),  # started by Lightning in a job of Slurm
         ({"LOCAL_RANK": "1", "NODE_RANK": "1"}, 2, 2, 3),
+        ({"LOCAL_RANK": "1", "SLURM_PROCID": "0"}, 2, 1, 1),  # started by Lightning in a job of Slurm
         ({"SLURM_PROCID": "1"}, 2, 1, 1),
-        (TORCHRUN | {"LOCAL_RANK": "0"}, 1, 2, 1),
+        (TORCHRUN, 1, 2, 1),
     ],
 )
 def test_the_rank_is_that_of_the_launcher_and_zero_in_a_run_of_one_process(found, devices, num_nodes, rank):
@@ -194,9 +164,6 @@ def test_the_rank_is_that_of_the_launcher_and_zero_in_a_run_of_one_process(found
         assert find_rank(devices, num_nodes) == rank
 
 
-def test_torchrun_with_another_number_of_processes_is_refused():
-    with (
-        mock.patch.dict("os.environ", TORCHRUN),
-        pytest.raises(UserError, match=r"started 2 .* --devices 1 .* means 1"),
-    ):
+def test_torchrun_with_another_number_of_processes_is_refused(monkeypatch):
+    with mock.patch.dict("os.environ", TORCHRUN), pytest.raises(UserError, match=r"started 2 .* --devices 1 .* 1;"):
         find_rank(1, 1)

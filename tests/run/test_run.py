@@ -1,28 +1,12 @@
-"""Messages: bars on a terminal, lines elsewhere, nothing with --quiet; names on one line; files that are whole."""
+"""Messages: bars on a terminal, lines elsewhere, nothing with --quiet; names on one line; numbers with intervals."""
 
-import contextlib
 import io
 import subprocess
 import sys
 
 import pytest
 
-from common.run import (
-    UserError,
-    measures,
-    printable,
-    progress_bar,
-    say,
-    score,
-    set_up_output,
-    shortened,
-    write_atomically,
-)
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+from common.run import UserError, measures, printable, progress_bar, say, score, set_up_output, shortened
 
 
 @pytest.fixture
@@ -31,35 +15,22 @@ def set_up():
     set_up_output()
 
 
-def work() -> None:
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("quiet, rank", [(False, 0), (True, 0), (False, 1)])
+def test_progress_is_a_bar_on_a_terminal_and_a_line_elsewhere_of_the_main_process(
+    set_up, capsys, monkeypatch, terminal, quiet, rank
+):
+    set_up(quiet, rank)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     with progress_bar("Reading", 3, "clips") as bar:
         bar.update(2)
     say("epoch 1/1")
-
-
-def test_without_a_terminal_a_line_announces_the_work(capsys):
-    work()
-    assert capsys.readouterr() == ("epoch 1/1\n", "Reading: 3 clips\n")
-
-
-def test_on_a_terminal_there_is_a_bar():
-    with contextlib.redirect_stderr(Terminal()) as terminal:
-        work()
-    shown = terminal.getvalue()
-    assert "Reading:  67%" in shown and "2/3" in shown and "clips/s" in shown and "Reading: 3 clips" not in shown
-
-
-@pytest.mark.parametrize("quiet, rank", [(True, 0), (False, 1)])
-def test_quiet_runs_and_other_processes_print_nothing_and_the_main_process_alone_writes(
-    set_up, capsys, tmp_path, quiet, rank
-):
-    set_up(quiet, rank)
-    work()
-    with contextlib.redirect_stderr(Terminal()) as terminal:
-        work()
-    assert terminal.getvalue() == "" and capsys.readouterr() == ("", "")
-    write_atomically(tmp_path / "file", "whole")
-    assert (tmp_path / "file").exists() == (rank == 0)
+    printed, shown = capsys.readouterr()
+    if quiet or rank:
+        assert printed == shown == ""
+    else:
+        assert printed == "epoch 1/1\n"
+        assert ("Reading:  67%" in shown and "2/3" in shown) if terminal else shown == "Reading: 3 clips\n"
 
 
 def test_an_error_is_one_line_whatever_the_file_is_called():
@@ -86,8 +57,7 @@ def test_a_number_is_shown_with_what_belongs_to_it():
     assert [score(row, key) for key in ("C", "k", "loss", "eer")] == ["1e-05", "5", "", ""]
 
 
-@pytest.mark.parametrize("module", ["common.run", "common.run.cli"])
-def test_messages_and_flags_need_no_slow_imports(repository, module):
-    code = f"import sys, {module}; print([name for name in ('torch', 'numpy') if name in sys.modules])"
+def test_flags_and_messages_need_no_slow_imports(repository):
+    code = "import sys, common.run.cli; print([name for name in ('torch', 'numpy') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
