@@ -24,8 +24,8 @@ from common.data import SpokenDigits
 from common.evaluate import calibrated, embed
 from common.networks import ContrastiveNetwork, DigitNetwork, Embedder, VoiceEmbedder
 from common.plots.results import draw_accuracies, draw_confusion, draw_det, measured
+from common.run import UserError
 from common.run.cli import Settings, run_task, task_parser
-from common.run.console import UserError
 from common.run.output import Run
 from common.speaker_space import fit_spaces, fuse
 from common.speakers import halves, recognise
@@ -44,37 +44,38 @@ def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
     model, untrained = load(settings.task2_checkpoint, ContrastiveNetwork, data), Embedder()
     supervised = load_supervised(settings, data)
-    run = Run(settings, data.describe(), model.embedder.sizes(), model.embedder, supervised.get("supervised"))
-    run.open()
+    with Run(settings, data.describe(), model.embedder.sizes(), model.embedder, supervised.get("supervised")) as run:
+        if run.finished:
+            return
 
-    embedders = {"trained": VoiceEmbedder(model.embedder), "untrained": calibrated(untrained, data.loader("train"))}
-    found = {}
-    for kind, embedder in (embedders | supervised).items():
-        spaces = fit_spaces(embed(embedder, data.loader("train")))
-        clean = embed(embedder, data.loader("test"))
-        changed = embed(embedder, map(other_microphones(), data.loader("test")))
-        for name, parts in (ROWS if kind == "trained" else {kind: ("1d", "2d")}).items():
-            same, other = (each._replace(z={name: fuse(spaces, each, parts)}) for each in (clean, changed))
-            found[name] = recognise(same, other, name, settings.seed, data.speakers)
-    results = {name: each.results for name, each in found.items()}
-    query = halves(clean, settings.seed)[1]
-    for name in ("1d", "2d", "concat", "fusion"):
-        results[name] |= found[name].compare(found["logmel"], "logmel")
-    for name in ("1d", "2d", "concat"):
-        path, title = run.folder / f"{name}_confusion.png", f"Speaker identification, {name}"
-        caption = f"{data.caption('test')}, {len(query.digit):,} queries"
-        draw_confusion(path, query.speaker, found[name].predicted, title, caption, data.speakers)
-    caption = f"{data.caption('test')}, all pairs of an enrolled clip and a query"
-    curves = {name: each.curve for name, each in found.items()}
-    draw_det(run.folder / "det.png", curves, "Speaker verification: detection error trade-off", caption)
-    if chance := results["1d"]["text_independent_chance"]:
-        series = {
-            label: {name: measured(row, key) for name, row in results.items()} for label, key in QUESTIONS.items()
-        }
-        caption = f"{data.caption('test')}, 95% intervals over speakers; chance is {chance:.3f}"
-        title = "Speaker identification with other digits than enrolled"
-        draw_accuracies(run.folder / "speakers.png", series, title, caption, {"chance": chance})
-    run.write_metrics("Speaker identification by k-NN on contrastive embeddings", results)
+        embedders = {"trained": VoiceEmbedder(model.embedder), "untrained": calibrated(untrained, data.loader("train"))}
+        found = {}
+        for kind, embedder in (embedders | supervised).items():
+            spaces = fit_spaces(embed(embedder, data.loader("train")))
+            clean = embed(embedder, data.loader("test"))
+            changed = embed(embedder, map(other_microphones(), data.loader("test")))
+            for name, parts in (ROWS if kind == "trained" else {kind: ("1d", "2d")}).items():
+                same, other = (each._replace(z={name: fuse(spaces, each, parts)}) for each in (clean, changed))
+                found[name] = recognise(same, other, name, settings.seed, data.speakers)
+        results = {name: each.results for name, each in found.items()}
+        query = halves(clean, settings.seed)[1]
+        for name in ("1d", "2d", "concat", "fusion"):
+            results[name] |= found[name].compare(found["logmel"], "logmel")
+        for name in ("1d", "2d", "concat"):
+            path, title = run.folder / f"{name}_confusion.png", f"Speaker identification, {name}"
+            caption = f"{data.caption('test')}, {len(query.digit):,} queries"
+            draw_confusion(path, query.speaker, found[name].predicted, title, caption, data.speakers)
+        caption = f"{data.caption('test')}, all pairs of an enrolled clip and a query"
+        curves = {name: each.curve for name, each in found.items()}
+        draw_det(run.folder / "det.png", curves, "Speaker verification: detection error trade-off", caption)
+        if chance := results["1d"]["text_independent_chance"]:
+            series = {
+                label: {name: measured(row, key) for name, row in results.items()} for label, key in QUESTIONS.items()
+            }
+            caption = f"{data.caption('test')}, 95% intervals over speakers; chance is {chance:.3f}"
+            title = "Speaker identification with other digits than enrolled"
+            draw_accuracies(run.folder / "speakers.png", series, title, caption, {"chance": chance})
+        run.write_metrics("Speaker identification by k-NN on contrastive embeddings", results)
 
 
 def load_supervised(settings: Settings, data: SpokenDigits) -> dict[str, Embedder]:

@@ -4,19 +4,14 @@ Fitted on training clips and their digits; no speaker label is used. Axes: n cli
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from common.checkpoints import read_checkpoint, save_checkpoint
 from common.evaluate import Embeddings
-from common.run.console import UserError
-from common.run.process import rank_zero_only
 
 LEARNED = ("weights_", "bias_", "digit_means_", "mean_", "covariance_")  # what a checkpoint stores
 PARTS = ("1d", "2d", "logmel")  # the embeddings by which voices are compared, see ``common.networks.VoiceEmbedder``
@@ -95,30 +90,3 @@ def fuse(spaces: Mapping[str, SpeakerSpace], embeddings: Embeddings, names: Sequ
 def unit_length(z: np.ndarray) -> np.ndarray:
     """Vectors [n, D] scaled to length 1, so that their products are cosine similarities."""
     return z / np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
-
-
-@rank_zero_only
-def store_spaces(path: Path, train: Embeddings) -> None:
-    """Fit the spaces of ``PARTS`` and add them to task 2's checkpoint, for ``common.voice.identify``."""
-    spaces = fit_spaces(train)
-    stored = {name: {key: torch.from_numpy(getattr(spaces[name], key)) for key in LEARNED} for name in PARTS}
-    save_checkpoint(read_checkpoint(path) | {"speaker_spaces": stored}, path)
-
-
-def load_spaces(path: Path) -> dict[str, SpeakerSpace]:
-    """The spaces that ``store_spaces`` added to task 2's checkpoint.
-
-    Raises:
-        UserError: they are not there, because the training was stopped before its end.
-    """
-    spaces = {name: SpeakerSpace() for name in PARTS}
-    try:
-        stored = read_checkpoint(path)["speaker_spaces"]
-        for name, space in spaces.items():
-            for key in LEARNED:
-                setattr(space, key, stored[name][key].numpy())
-            space.transform(np.zeros((1, len(space.mean_))))  # their shapes fit
-    except Exception as error:
-        message = f"{path}: no statistics of its training embeddings; make it with `python task2.py`"
-        raise UserError(message) from error
-    return spaces

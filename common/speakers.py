@@ -16,7 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from common.corpus.clips import systematic_sample
 from common.evaluate import Embeddings
 from common.intervals import accuracy_metrics, ci95, compare, resampled_speakers
-from common.run.console import UserError
+from common.run import UserError
 from common.speaker_space import unit_length
 
 NEIGHBOURS = (1, 3, 5, 7, 11, 15)

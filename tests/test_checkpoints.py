@@ -14,7 +14,7 @@ from common.data import SpokenDigits
 from common.evaluate import embed
 from common.modules import ContrastiveModel, DigitClassifier
 from common.networks import VoiceEmbedder
-from common.run.console import UserError
+from common.run import UserError
 from common.speaker_space import load_spaces, store_spaces
 from common.training import fit
 

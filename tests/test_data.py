@@ -14,7 +14,7 @@ from common.corpus.clips import open_folder
 from common.corpus.decode import read_clip, standardise
 from common.corpus.source import MARKER
 from common.data import MIN_STEPS, SpokenDigits, spare_cores
-from common.run.console import UserError
+from common.run import UserError
 
 
 @pytest.fixture

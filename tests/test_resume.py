@@ -14,7 +14,7 @@ import torch
 
 from common.data import SpokenDigits
 from common.modules import ContrastiveModel, DigitClassifier
-from common.run.console import UserError
+from common.run import UserError
 from common.training import fit
 
 EPOCHS = 3

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import auc, roc_curve
 
 from common.evaluate import Embeddings
-from common.run.console import UserError
+from common.run import UserError
 from common.speakers import (
     average_clips,
     count_similarities,

@@ -11,8 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from common.modules import ContrastiveModel, DigitClassifier, LogsEpochMeans, one_cycle
-from common.run import process
-from common.run.console import UserError
+from common.run import UserError, process
 from common.training import PATIENCE, fit
 
 

@@ -24,8 +24,8 @@ from common.audio import SAMPLES
 from common.corpus import synthetic
 from common.corpus.clips import Clip, Corpus
 from common.corpus.decode import RECIPE, read_clip, standardise
-from common.run.console import UserError, printable, progress_bar
-from common.run.files import working_folder
+from common.corpus.working import working_folder
+from common.run import UserError, printable, progress_bar
 
 CHUNK = 32  # clips that a worker reads at a time: about 1 MB
 

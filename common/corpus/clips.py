@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.run.console import UserError, printable
+from common.run import UserError, printable
 
 AUDIOMNIST_SPEAKERS = tuple(f"{number:02d}" for number in range(1, 61))
 SYNTHETIC_NAME = "synthetic speech (espeak-ng)"

@@ -10,8 +10,8 @@ from typing import Any
 
 from common.corpus import source, synthetic
 from common.corpus.clips import SYNTHETIC_NAME, Corpus, audiomnist_names, speaker_names, split_clips
-from common.run.cli import Parser, Settings, a_folder, run
-from common.run.console import UserError, printable
+from common.run import UserError, printable
+from common.run.cli import Parser, Settings, a_path, run
 
 
 def show(settings: Settings) -> None:
@@ -50,6 +50,6 @@ def run_command() -> None:
     parser = Parser(__doc__)
     commands = ("show", "fetch", "synthesize")
     parser.add_argument("command", nargs="?", choices=commands, default="show", help="what to do")
-    parser.add_argument("folder", nargs="?", type=a_folder, metavar="DIR", help="folder to fetch into or to write")
+    parser.add_argument("folder", nargs="?", type=a_path, metavar="DIR", help="folder to fetch into or to write")
     parser.add_settings(Settings(), ("data_dir", "dataset", "ratio", "seed", "fold"))
     run(main, parser)

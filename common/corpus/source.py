@@ -20,8 +20,8 @@ from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 import soundfile
 
 from common.corpus.clips import SYNTHETIC_MARKER, SYNTHETIC_NAME, Clip, Corpus, audiomnist_names, open_folder
-from common.run.console import UserError, progress_bar, shortened
-from common.run.files import working_folder
+from common.corpus.working import working_folder
+from common.run import UserError, progress_bar, shortened
 
 AUDIOMNIST_DIR = Path("data/AudioMNIST")
 DEFAULT_ADDRESS = "https://github.com/soerenab/AudioMNIST"

@@ -20,8 +20,7 @@ import soundfile
 from common.acoustics import mix, random_microphone, random_room
 from common.audio import SAMPLE_RATE, SAMPLES
 from common.corpus.clips import AUDIOMNIST_SPEAKERS, SYNTHETIC_MARKER, Clip
-from common.run.console import UserError, progress_bar
-from common.run.files import write_atomically
+from common.run import UserError, progress_bar, write_atomically
 
 VERSION = "espeak-3"
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

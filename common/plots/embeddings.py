@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from common.plots.figure import COLORS, ending, picture
-from common.run.console import forgiving, model_name
+from common.run import model_name
 
 # Ten colours that colour-blind readers can tell apart: Petroff's (arXiv:2107.02270), with black for one of two greys.
 DIGIT_COLORS = (
@@ -19,7 +19,6 @@ DIGIT_COLORS = (
 SPEAKER_STYLES = tuple(itertools.product("o^sDvPX*<", COLORS))  # (marker, color); each cycle has its own marker
 
 
-@forgiving
 def draw_embeddings(
     path: Path, layouts: dict[str, np.ndarray], colorings: dict[str, tuple[np.ndarray, Sequence[str]]], caption: str
 ) -> None:

@@ -14,9 +14,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-from common.run.console import model_name, shortened
-from common.run.files import PICTURE_MARK, write_atomically
-from common.run.process import rank_zero_only
+from common.run import PICTURE_MARK, model_name, shortened, write_atomically
 
 STYLE = {
     "text.parse_math": False,  # names of speakers and corpora come from folders and may contain dollar signs
@@ -51,7 +49,7 @@ def picture(path: Path, width: float, height: float, title: str, caption: str) -
             figure.savefig(content, format="png", bbox_inches="tight", metadata={"Software": PICTURE_MARK.decode()})
         if any("missing from font" in str(each.message) for each in caught):
             _note_boxes()
-    rank_zero_only(write_atomically)(path, content.getvalue())
+    write_atomically(path, content.getvalue())
 
 
 @functools.cache

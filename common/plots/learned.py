@@ -16,7 +16,7 @@ from torch import Tensor
 from common.audio import MEL_BANDS, MEL_RANGE
 from common.encoders import gabor_filters
 from common.plots.figure import BLUE, ORANGE, picture
-from common.run.console import forgiving, model_name
+from common.run import model_name
 from common.saliency import SHARES, Explanation, filter_shape
 
 GAP = 6  # empty frames between clips that are drawn side by side
@@ -28,7 +28,6 @@ ORDERS = {  # name in the legend, colour, line and marker
 }
 
 
-@forgiving
 def draw_learned(path: Path, filters: Tensor, explained: dict[str, Explanation], caption: str) -> None:
     """Draw which parts of a clip each model decides by, a test of that, and the filters of the 1D model.
 

@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from common.data import SpokenDigits
 from common.evaluate import Predictions
 from common.plots.figure import BLUE, GREEN, ORANGE, ending, picture
-from common.run.console import forgiving, model_name
+from common.run import model_name
 from common.speakers import Verification
 
 LINES = {
@@ -39,7 +39,6 @@ def draw_classifier(folder: Path, name: str, history: list[dict], test: Predicti
     draw_confusion(folder / f"{name}_confusion.png", true, predicted, f"Digits, {name}", data.caption("test"))
 
 
-@forgiving
 def draw_learning_curves(path: Path, history: list[dict[str, float]], title: str, caption: str) -> None:
     """Draw loss and accuracy by epoch, and mark the epoch with the lowest validation loss, which is kept.
 
@@ -64,7 +63,6 @@ def draw_learning_curves(path: Path, history: list[dict[str, float]], title: str
         axes.legend()
 
 
-@forgiving
 def draw_accuracies(
     path: Path, series: dict[str, dict[str, Measured]], title: str, caption: str, lines: dict[str, float]
 ) -> None:
@@ -103,7 +101,6 @@ def measured(numbers: dict[str, Any], prefix: str = "test") -> Measured:
     return numbers[f"{prefix}_acc"], numbers[f"{prefix}_acc_ci95"]
 
 
-@forgiving
 def draw_confusion(
     path: Path, true: np.ndarray, predicted: np.ndarray, title: str, caption: str, names: Sequence[str] = "0123456789"
 ) -> None:
@@ -133,7 +130,6 @@ def draw_confusion(
         axes.set(xlabel="predicted", ylabel="true")
 
 
-@forgiving
 def draw_det(path: Path, curves: dict[str, Verification | None], title: str, caption: str) -> None:
     """Draw detection error trade-offs on normal-deviate axes (Martin et al., Eurospeech 1997), with the EERs marked.
 

@@ -1,39 +1,26 @@
 """The command line of the scripts: every flag with its type, default and help, seeding, and errors of one line."""
 
 import argparse
-import contextlib
 import ctypes
 import math
 import os
 import random
-import signal
 import sys
-import threading
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
-from common.run.console import UserError, printable, set_up_output
-from common.run.process import interrupt, interrupted, set_rank
+from common.run import UserError, printable, set_up_output
 
 OF_SOME_TASKS = {"label_ratio", "augment", "task1_checkpoint", "task2_checkpoint"}
 
 
 def a_path(text: str) -> Path:
-    """An argument type: the path of a file or folder, which may exist or not."""
+    """An argument type: a path; an empty one, as of an unset variable, would be the current folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"expected a path, got {text!r}")
     return Path(text)
-
-
-def a_folder(text: str) -> Path:
-    """An argument type: the path of a folder that exists or can be made."""
-    if os.path.isfile(text):  # noqa: PTH113 (Path's own fails where a name is too long)
-        raise argparse.ArgumentTypeError(f"expected a folder, {text[:60]!r} is a file")
-    return a_path(text)
 
 
 def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
@@ -54,7 +41,7 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
 
 def _flag(default: Any, kind: Callable[[str], Any] | tuple[str, ...], text: str) -> Any:
     accepted = {"choices": kind} if isinstance(kind, tuple) else {"type": kind}
-    return field(default=default, metadata={"help": text, **accepted})
+    return field(default=default, metadata={"help": text} | accepted)
 
 
 def _switch(text: str) -> Any:
@@ -73,13 +60,11 @@ class Settings:
     lr: float = _flag(0.0, number(float, 1e-9, 1000), "peak learning rate; tasks 3 and 4 train nothing")
     # BatchNorm and the contrastive loss compare the clips of a batch, so one clip is not enough.
     batch_size: int = _flag(64, number(int, 2, 10**6), "clips per step and process")
-    num_workers: int | None = _flag(
-        None, number(int, 0, 1024), "loader processes (default: up to 4, on cores that training leaves free)"
-    )
+    num_workers: int = _flag(4, number(int, 0, 1024), "loader processes, at most the cores that training leaves free")
     seed: int = _flag(42, number(int, 0, 2**32 - 1), "of the choice of clips, the split and the training")
 
     ratio: float = _flag(1.0, _RATIO, "fraction of the clips to use, stratified")
-    data_dir: Path | None = _flag(None, a_folder, "folder with speakers' folders or with all clips")
+    data_dir: Path | None = _flag(None, a_path, "folder with speakers' folders or with all clips")
     dataset: str = _flag(
         "auto", ("auto", "audiomnist", "synthetic"), "without --data-dir; auto is AudioMNIST or else synthetic"
     )
@@ -90,7 +75,8 @@ class Settings:
     accelerator: str = _flag(
         "auto",
         ("auto", "cpu", "gpu", "mps"),
-        "auto is CUDA or else the CPU; mps is a Mac's GPU, checked against its kernels but never run",
+        "auto is CUDA or else the CPU; mps takes a Mac's GPU, "
+        "which was checked against its kernels but has never been run",
     )
     devices: int = _flag(1, number(int, 1, 1024), "processes per machine")
     num_nodes: int = _flag(1, number(int, 1, 1024), "machines")
@@ -100,31 +86,31 @@ class Settings:
     resume: bool = _switch("continue a run that was stopped, after its last complete epoch")
     logger: str = _flag("csv", ("csv", "tensorboard"), "tensorboard: write its files beside history.csv")
     quiet: bool = _switch("print nothing but warnings and errors")
-    output_dir: Path = _flag(Path("output"), a_folder, "where checkpoints and metrics go")
-    task1_checkpoint: Path = _flag(Path("task1_supervised"), a_folder, "output folder of task 1")
+    output_dir: Path = _flag(Path("output"), a_path, "where checkpoints and metrics go")
+    task1_checkpoint: Path = _flag(Path("task1_supervised"), a_path, "output folder of task 1")
     task2_checkpoint: Path = _flag(Path("task2_contrastive/checkpoints/best.ckpt"), a_path, "encoders of task 2")
 
     @property
     def data(self) -> dict[str, Any]:
         """The keyword arguments of common.data.SpokenDigits."""
         names = "data_dir dataset ratio seed fold label_ratio batch_size num_workers accelerator"
-        arguments = {name: value for name, value in asdict(self).items() if name in names.split()}
+        arguments = {name: getattr(self, name) for name in names.split()}
         return arguments | {"processes": self.devices * self.num_nodes}
 
     @property
     def hardware(self) -> dict[str, Any]:
         """The keyword arguments of pl.Trainer that say what trains."""
         names = "accelerator devices num_nodes strategy precision"
-        return {name: value for name, value in asdict(self).items() if name in names.split()}
+        return {name: getattr(self, name) for name in names.split()}
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that answers a wrong argument with exit code 2 and one line that names it."""
 
     def __init__(self, description: str | None) -> None:
-        layout = argparse.RawDescriptionHelpFormatter
         started = getattr(sys.modules["__main__"], "__spec__", None)  # of `python -m NAME`
         name = started and f"python -m {started.name.removesuffix('.__main__')}"
+        layout = argparse.RawDescriptionHelpFormatter
         super().__init__(name, description=description, formatter_class=layout, allow_abbrev=False)
 
     def add_settings(self, defaults: Settings, names: Collection[str]) -> None:
@@ -136,11 +122,12 @@ class Parser(argparse.ArgumentParser):
                 flag = f"--{each.name.replace('_', '-')}"
                 self.add_argument(flag, default=default, **each.metadata | {"help": text})
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        for text in sys.argv[1:] if args is None else args:
-            if text.startswith("--") and text.endswith("=--"):  # argparse before Python 3.13 takes it for an empty list
-                self.error(f"argument {text[:-3]}: expected a value, got '--'")
-        return super().parse_known_args(args, namespace)
+    def refuse_contradictions(self, flags: dict[str, Any]) -> None:
+        """End with an error if two flags exclude each other."""
+        if flags.get("data_dir") and flags["dataset"] != "auto":
+            self.error(f"argument --dataset: {flags['dataset']} and --data-dir are two sources; leave one out")
+        if flags.get("accelerator") == "mps" and flags["precision"] == "16-mixed":
+            self.error("argument --precision: 16-mixed is not possible with --accelerator mps; leave it out")
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {printable(message)[:400]} (--help lists the flags)\n")
@@ -155,17 +142,7 @@ def task_parser(description: str | None, defaults: Settings, *more: str) -> Pars
 
 def run_task(main: Callable[[Settings], None], parser: Parser) -> None:
     """Run a task with the settings of the command line, as ``run`` does."""
-
-    def run_once(**flags: Any) -> None:
-        from common.run.output import begin  # slow to import
-
-        begin()
-        try:
-            main(Settings(**flags))
-        finally:
-            begin()
-
-    run(run_once, parser)
+    run(lambda **flags: main(Settings(**flags)), parser)
 
 
 def run(main: Callable[..., None], parser: Parser) -> None:
@@ -174,42 +151,49 @@ def run(main: Callable[..., None], parser: Parser) -> None:
     An error that the user can correct is one line on stderr and exit code 1; Ctrl-C is exit code 130.
     """
     flags = vars(parser.parse_args())
-    if flags.get("data_dir") and flags["dataset"] != "auto":
-        parser.error(f"argument --dataset: {flags['dataset']} and --data-dir are two sources; leave one out")
-    if flags.get("accelerator") == "mps" and flags.get("precision") == "16-mixed":
-        # torch 2.11's fused optimizers ignore the loss scale there.
-        parser.error("argument --precision: 16-mixed would train wrongly on mps; use 32-true or bf16-mixed")
+    parser.refuse_contradictions(flags)
     keep_freed_memory()
-    set_up_output(flags.get("quiet", False))
-    interrupted.clear()
-    if (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored, as in a background job
-    ):
-        signal.signal(signal.SIGINT, interrupt)
     try:
-        set_rank(flags.get("devices", 1), flags.get("num_nodes", 1))
+        set_up_output(flags.get("quiet", False), find_rank(flags.get("devices", 1), flags.get("num_nodes", 1)))
         if "seed" in flags:
             seed_everything(flags["seed"])
         main(**flags)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
-        sys.exit(1)
-    except BaseException as error:
-        # Lightning turns Ctrl-C into an exit, and what it tidies up may fail in other ways.
-        if interrupted.is_set() or isinstance(error, KeyboardInterrupt):
-            advice = "; to continue, add --resume" if flags.get("epochs") else ""
-            print(f"{parser.prog}: interrupted; no metrics were written{advice}", file=sys.stderr)
-            sys.exit(130)
-        if isinstance(error, UserError | OSError):  # the latter for example on a full disk
-            sys.exit(f"{parser.prog}: error: {printable(str(error))}")
-        raise
+    except (KeyboardInterrupt, SystemExit) as end:
+        if KeyboardInterrupt not in (type(end), type(end.__context__)):  # Lightning makes an exit of a Ctrl-C
+            raise
+        advice = "; to continue, add --resume" if flags.get("epochs") else ""
+        print(f"{parser.prog}: interrupted{advice}", file=sys.stderr)
+        sys.exit(130)
+    except (UserError, OSError) as error:  # the latter for example on a full disk
+        sys.exit(f"{parser.prog}: error: {printable(str(error))}")
+
+
+def find_rank(devices: int, num_nodes: int) -> int:
+    """The rank of this process among those of a run, by the variables that Lightning goes by.
+
+    A run of one process has rank 0, whatever an earlier job has left in the environment.
+
+    Raises:
+        UserError: torchrun started another number of processes than the flags ask for.
+    """
+    variables, processes = os.environ, devices * num_nodes
+    torchrun = "TORCHELASTIC_RUN_ID" in variables
+    if torchrun and (started := variables["WORLD_SIZE"]) != str(processes):
+        flags = f"--devices {devices} --num-nodes {num_nodes}"
+        raise UserError(f"torchrun started {started} process(es), but {flags} means {processes}; make them equal")
+    if processes == 1:
+        return 0
+    if torchrun:
+        return int(variables["RANK"])
+    if "SLURM_PROCID" in variables and "LOCAL_RANK" not in variables:  # srun started it, not Lightning
+        return int(variables["SLURM_PROCID"])
+    return int(variables.get("NODE_RANK", 0)) * devices + int(variables.get("LOCAL_RANK", 0))
 
 
 def seed_everything(seed: int) -> None:
     """Seed Python's, NumPy's and PyTorch's random numbers."""
-    import torch  # here, so that --help needs no seconds
+    import numpy as np  # both here, so that --help needs no seconds
+    import torch
 
     random.seed(seed)
     np.random.seed(seed)
@@ -223,7 +207,7 @@ def keep_freed_memory() -> None:
     them back, page by page, takes a third of the time of a training step on CPUs.
     """
     trim_threshold, mmap_threshold = -1, -3  # parameters of mallopt, from glibc's malloc.h
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # the C libraries of other systems
+    if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_threshold, 2**30)
         libc.mallopt(trim_threshold, 2**30)

@@ -1,39 +1,61 @@
 """One run of a task: its output folder, the record of its circumstances, metrics.json and metrics.txt."""
 
-import functools
+import contextlib
 import hashlib
 import json
-import os
 import platform
-import sys
-import tempfile
-import time
-from collections.abc import Callable
+import textwrap
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import filelock
 
+from common.run import (
+    PICTURE_MARK,
+    UserError,
+    align,
+    is_main_process,
+    measures,
+    read_json,
+    say,
+    score,
+    seconds,
+    write_atomically,
+)
 from common.run.cli import Settings
-from common.run.console import UserError, align, measures, say, score
-from common.run.files import is_own_picture, write_atomically
-from common.run.process import rank_zero_only
 
-started = time.monotonic()  # of the run, see ``begin``
+if TYPE_CHECKING:
+    from torch import nn
+
 LIBRARIES = ("torch", "torchaudio", "pytorch-lightning", "scikit-learn")
 NOT_RECORDED = ("resume", "task1_checkpoint", "task2_checkpoint")  # encoders are recorded by their weights
 WITHOUT_INFLUENCE = ("--output-dir", "--num-workers", "--logger", "--quiet")  # on the results; --resume may change them
+WIDTH = 100  # columns of the terminal that metrics.txt has to fit into
+MOST_SHOWN = 12  # measures in metrics.txt: validation and test accuracy and ten more
 
 
 class Run:
     """The settings and the folder of a run, and its ``record``: what is stored with metrics and in checkpoints.
 
+        with Run(settings, data.describe(), embedder.sizes()) as run:
+            if run.finished:
+                return
+            ...
+            run.write_metrics("Title", results)
+
+    Within the ``with`` block the folder is locked. Entering it deletes the stale results of an earlier run; with
+    ``--resume`` they stay, and ``finished`` tells whether this very run has written its metrics already.
+
     Args:
         facts: what the data are, see ``common.data.SpokenDigits.describe``.
         parameters: number of parameters of each encoder.
         pretrained, supervised: what task 2 and task 1 trained, if the task reads it; their weights decide its results.
+
+    Raises:
+        UserError: on entering, if the folder cannot be written, another run is writing there, or ``--resume`` finds
+            another run.
     """
 
     def __init__(
@@ -41,10 +63,11 @@ class Run:
         settings: Settings,
         facts: dict[str, Any],
         parameters: dict[str, int],
-        pretrained: nn.Module | None = None,
-        supervised: nn.Module | None = None,
+        pretrained: "nn.Module | None" = None,
+        supervised: "nn.Module | None" = None,
     ) -> None:
-        self.settings, self.folder = settings, settings.output_dir
+        self.settings, self.folder, self.finished = settings, settings.output_dir, False
+        self.lock = filelock.FileLock(self.folder / ".lock", timeout=0)
         arguments = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
         self.record = facts | {
             "seed": settings.seed,
@@ -55,39 +78,43 @@ class Run:
             "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
         }
 
-    def open(self) -> None:
-        """Make the folder, lock it until the process ends, and delete the stale results of an earlier run.
-
-        With ``--resume`` they stay, and if this very run has finished already, the process ends with exit code 0.
-
-        Raises:
-            UserError: the folder cannot be written, another run is writing there, or ``--resume`` finds another run.
-        """
+    def __enter__(self) -> "Run":
         metrics = self.folder / "metrics.json"
         if self.settings.resume and metrics.is_file():  # in each of several processes: one that went on would wait
-            self.refuse_other_run(metrics, _earlier_record(metrics))
-            rank_zero_only(say)(f"{metrics}: this run has finished; nothing is left to do")
-            sys.exit()
-        self._prepare_folder()
+            content = read_json(metrics, {})
+            self.refuse_other_run(metrics, content.get("run") if isinstance(content, dict) else None)
+            say(f"{metrics}: this run has finished; nothing is left to do")
+            self.finished = True
+        elif is_main_process():
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.lock.acquire()
+                self._clear_folder()
+            except filelock.Timeout as error:
+                raise UserError(f"--output-dir {self.folder}: another run is writing there; name another") from error
+            except OSError as error:
+                self.__exit__()
+                reason = f"cannot write there ({error.strerror})"
+                raise UserError(f"--output-dir {self.folder}: {reason}; name another folder") from error
+        return self
 
-    @rank_zero_only
-    def _prepare_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.folder).close()
-            _lock(self.folder.resolve())
-            unfinished = list(self.folder.glob("*/last.ckpt"))
-            if self.settings.resume:
-                if unfinished:
-                    return
-                say(f"--resume: nothing to resume in {self.folder}; starting anew")
-            pictures = filter(is_own_picture, self.folder.glob("*.png"))
-            texts = (self.folder / name for name in ("metrics.json", "metrics.txt", "map.json"))
-            for path in (*texts, *pictures, *unfinished):
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            message = f"--output-dir {self.folder}: cannot write there ({error.strerror}); name another folder"
-            raise UserError(message) from error
+    def __exit__(self, *_: object) -> None:
+        if self.lock.is_locked:
+            with contextlib.suppress(OSError):  # Windows deletes no open file
+                Path(self.lock.lock_file).unlink()
+            self.lock.release()
+
+    def _clear_folder(self) -> None:
+        """Delete the results of an earlier run, unless this one continues it."""
+        unfinished = list(self.folder.glob("*/last.ckpt"))
+        if self.settings.resume and unfinished:
+            return
+        if self.settings.resume:
+            say(f"--resume: nothing to resume in {self.folder}; starting anew")
+        pictures = [path for path in self.folder.glob("*.png") if PICTURE_MARK in path.read_bytes()[:256]]
+        texts = [self.folder / name for name in ("metrics.json", "metrics.txt", "map.json")]
+        for path in (*texts, *pictures, *unfinished):
+            path.unlink(missing_ok=True)
 
     def refuse_other_run(self, path: Path, earlier: Any) -> None:
         """Raise UserError unless ``earlier``, the record in ``path``, is of a run with these settings and inputs."""
@@ -100,41 +127,57 @@ class Run:
         if differing:
             raise UserError(f"--resume: {path} is of a run with {', '.join(differing)}; start anew without --resume")
 
-    @rank_zero_only
     def write_metrics(self, title: str, results: dict[str, dict]) -> None:
         """Write ``results`` (a dict of numbers per model) and the record to metrics.json and metrics.txt; print them.
 
-        This ends the run: metrics.json is written last, and nothing remains from which it could be resumed.
+        metrics.json is written last, and nothing remains from which the training could be resumed.
         """
         self.write_table(title, results)
         metrics = results | {"run": self.record | {"seconds": seconds()}}
         write_atomically(self.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        for finished in self.folder.glob("*/last.ckpt"):
+        for finished in self.folder.glob("*/last.ckpt") if is_main_process() else ():
             finished.unlink()
 
-    @rank_zero_only
     def write_table(self, title: str, results: dict[str, dict]) -> None:
         """Write and print metrics.txt: a table of models and measures, headed by what was measured on which corpus."""
         clips = ", ".join(f"{count} {name}" for name, count in self.record["clips"].items())
         corpus = f"{self.record['corpus']} ({clips} clips, {self.record['speakers']} speakers)"
-        keys = measures(results)
-        table = [["", *keys], *([name, *(score(row, key) for key in keys)] for name, row in results.items())]
-        if len(keys) > len(results):
-            table = [list(column) for column in zip(*table, strict=True)]
-        head = [title, f"Corpus: {corpus}, seed {self.record['seed']}"]
+        head = [title, *textwrap.wrap(f"Corpus: {corpus}, seed {self.record['seed']}", WIDTH)]
         if any("worst_speaker_acc" in row for row in results.values()):
             head.append("Accuracy [95% interval over speakers] n=clips, accuracy of the worst speaker and who that is")
-        head.append("")
-        text = "\n".join([*head, *align(table), "", f"{seconds()} s", ""])
+        text = "\n".join([*head, "", *_table(results), "", f"{seconds()} s", ""])
         write_atomically(self.folder / "metrics.txt", text)
         say(f"\n{text}\nWritten to {self.folder}/")
 
 
-def _earlier_record(metrics: Path) -> Any:
-    try:
-        return json.loads(metrics.read_text())["run"]
-    except (LookupError, TypeError, ValueError):
-        return None
+def _table(results: dict[str, dict]) -> list[str]:
+    """The measures that matter most, a row or a column for each model, whatever takes fewer lines."""
+
+    def order(key: str) -> tuple[bool, ...]:
+        return key != "val_acc", key != "test_acc", not any(f"{key}_ci95" in row for row in results.values())
+
+    keys = sorted(measures(results), key=order)[:MOST_SHOWN]
+    if not keys:  # the plots of task 3
+        return list(results)
+    rows = [["", *keys], *([name, *(score(row, key) for key in keys)] for name, row in results.items())]
+    return min(_blocks(rows), _blocks(_transposed(rows)), key=len)
+
+
+def _blocks(columns: list[list[str]]) -> list[str]:
+    """Columns beside each other, in several tables where a line would be too long; the first one is in each table."""
+    labels, *others = columns
+    lines: list[str] = []
+    block = [labels]
+    for column in others:
+        if len(block) > 1 and max(map(len, align(_transposed([*block, column])))) > WIDTH:
+            lines += [*align(_transposed(block)), ""]
+            block = [labels]
+        block.append(column)
+    return lines + align(_transposed(block))
+
+
+def _transposed(table: list[list[str]]) -> list[list[str]]:
+    return [list(row) for row in zip(*table, strict=True)]
 
 
 def _what_decides(record: dict[str, Any]) -> dict[str, Any]:
@@ -149,50 +192,7 @@ def _what_decides(record: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in (arguments | inputs).items() if name not in WITHOUT_INFLUENCE}
 
 
-def weights_digest(module: nn.Module) -> str:
+def weights_digest(module: "nn.Module") -> str:
     """A short text that changes with the weights."""
     weights = b"".join(value.cpu().numpy().tobytes() for value in module.state_dict().values())
     return hashlib.sha256(weights).hexdigest()[:16]
-
-
-def begin() -> None:
-    """Count the seconds of a run from now on, and let go of the folders of earlier ones in this process.
-
-    In a notebook one process runs several scripts.
-    """
-    global started
-    started = time.monotonic()
-    for release in _held:
-        release()
-    _held.clear()
-    _lock.cache_clear()
-
-
-def seconds() -> float:
-    """Seconds since the start of the run."""
-    return round(time.monotonic() - started, 1)
-
-
-_held: list[Callable[[], None]] = []
-
-
-@functools.cache  # once per run
-def _lock(folder: Path) -> None:
-    """Hold ``folder`` until the process ends, however it ends."""
-    if sys.platform == "win32":
-        return
-    import fcntl
-
-    held = [os.open(folder, os.O_RDONLY)]
-
-    def release() -> None:
-        while held:  # once: in the children of a child the number may be that of another file
-            os.close(held.pop())
-
-    os.register_at_fork(after_in_child=release)  # a loader process may outlive a killed run by seconds
-    try:
-        fcntl.flock(held[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        release()
-        raise UserError(f"--output-dir {folder}: another run is writing there; name another folder") from error
-    _held.append(release)

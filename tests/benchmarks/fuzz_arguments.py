@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 if str(REPOSITORY) not in sys.path:  # so that the script finds the package `common`
     sys.path.insert(0, str(REPOSITORY))
 
-from common.run.console import align  # noqa: E402
+from common.run import align  # noqa: E402
 
 SCRIPTS = (*(f"task{task}.py" for task in range(1, 6)), "common/data.py")
 WHOLE = {

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
-from common.run.console import align, set_up_output
+from common.run import align, set_up_output
 
 
 def interleave(label: str, work: Mapping[str, Callable[[], float | None]], repeats: int) -> dict[str, list[float]]:

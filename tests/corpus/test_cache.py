@@ -23,7 +23,7 @@ from common.corpus import cache
 from common.corpus.cache import CachedCorpus, open_cache
 from common.corpus.clips import Corpus, open_folder
 from common.corpus.decode import read_clip, standardise
-from common.run.console import UserError
+from common.run import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork")  # torch's threads are idle while the workers are started
 

@@ -18,7 +18,7 @@ import soundfile
 from common.corpus import source
 from common.corpus.clips import Clip
 from common.corpus.source import MARKER, DownloadError, downloaded_commit, is_managed
-from common.run.console import UserError
+from common.run import UserError
 
 NUMBERS = itertools.product(("01", "02"), range(3), range(4))
 CLIPS = [Clip(speaker, digit, i, f"{speaker}/{digit}_{speaker}_{i}.wav") for speaker, digit, i in NUMBERS]

@@ -7,7 +7,7 @@ import pytest
 from common.corpus import source
 from common.corpus.clips import SYNTHETIC_MARKER, SYNTHETIC_NAME, audiomnist_names
 from common.corpus.source import AUDIOMNIST_DIR, find_corpus
-from common.run.console import UserError
+from common.run import UserError
 
 SPEAKERS = ["01", "02", "03"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.corpus.clips import Clip, Corpus, audiomnist_names, split_clips
-from common.run.console import UserError
+from common.run import UserError
 
 AUDIOMNIST = Corpus("AudioMNIST", audiomnist_names(), None)
 

@@ -10,7 +10,7 @@ import soundfile
 
 from common.corpus import synthetic
 from common.corpus.clips import AUDIOMNIST_SPEAKERS, SYNTHETIC_MARKER, SYNTHETIC_NAME, audiomnist_names, open_folder
-from common.run.console import UserError
+from common.run import UserError
 
 pytest.importorskip("espeakng_loader")
 

@@ -3,12 +3,12 @@
 import matplotlib.image
 import numpy as np
 import pytest
+from common.run.process import rank_zero_only
 from scipy.stats import norm
 
 from common.evaluate import tsne
 from common.plots import embeddings, results
-from common.run.files import is_own_picture
-from common.run.process import rank_zero_only
+from common.run import is_own_picture
 from common.speakers import Verification
 
 # Files that other tests left open may be collected here; they are not of pictures.

@@ -1,29 +1,19 @@
 """The folder of a run: stale results go when it starts, and its metrics are complete or absent."""
 
-import fcntl
-import os
+import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from torch import nn
 
-from common.intervals import accuracy_metrics
+from common.run import PICTURE_MARK, UserError, set_up_output
 from common.run.cli import Settings
-from common.run.console import UserError
-from common.run.files import PICTURE_MARK
 from common.run.output import Run
 
-FACTS = {
-    "corpus": "tones",
-    "fingerprint": "abc",
-    "split": "s",
-    "clips": {"train": 80, "val": 20, "test": 50},
-    "speakers": 6,
-}
+FACTS = {"corpus": "tones", "fingerprint": "abc", "split": "s", "clips": {"train": 80, "test": 50}, "speakers": 6}
 RESULTS = {
-    "1d": accuracy_metrics("val", np.arange(20) < 18, np.arange(20) % 2) | {"test_acc": 0.8, "test_clips": 50},
-    "2d": {"val_acc": 1.0, "test_acc": 0.9, "test_acc_ci95": [0.786, 0.957], "test_clips": 50, "test_loss": 0.25},
+    "1d": {"val_acc": 0.9, "val_acc_ci95": [0.8, 0.95], "test_acc": 0.8, "test_clips": 50},
+    "2d": {"test_loss": 0.25, "val_acc": 1.0, "test_acc": 0.9, "test_acc_ci95": [0.786, 0.957], "test_clips": 50},
 }
 
 
@@ -48,23 +38,36 @@ def names(folder: Path) -> set[str]:
 # --- metrics
 
 
-def test_the_table_shows_each_accuracy_with_its_interval_and_number_of_clips(make_run, tmp_path):
+def test_the_table_begins_with_the_numbers_of_the_contract(make_run, tmp_path):
     make_run().write_table("Title", RESULTS)
     *lines, seconds = (tmp_path / "metrics.txt").read_text().splitlines()
     assert lines == [
         "Title",
-        "Corpus: tones (80 train, 20 val, 50 test clips, 6 speakers), seed 42",
+        "Corpus: tones (80 train, 50 test clips, 6 speakers), seed 42",
         "",
-        "           1d                     2d",
-        "val_acc    0.9000 [0.900, 0.900]  1.0000",
-        "test_acc   0.8000 n=50            0.9000 [0.786, 0.957] n=50",
-        "test_loss                         0.2500",
+        "    val_acc                test_acc                    test_loss",
+        "1d  0.9000 [0.800, 0.950]  0.8000 n=50",
+        "2d  1.0000                 0.9000 [0.786, 0.957] n=50  0.2500",
         "",
     ]
     assert seconds.endswith(" s")
     make_run().write_table("Plots", {"a.png": {}, "b.png": {}})
-    assert "\na.png\nb.png\n" in (tmp_path / "metrics.txt").read_text()
-    assert names(tmp_path) == {"metrics.txt"}
+    assert "\n\na.png\nb.png\n\n" in (tmp_path / "metrics.txt").read_text()
+
+
+@pytest.mark.parametrize("models", [2, 10])
+@pytest.mark.parametrize("measures", [1, 30])
+def test_a_table_fits_a_terminal_of_100_columns_and_shows_at_most_twelve_measures(tmp_path, models, measures):
+    numbers = {"test_loss": 1.0, **{f"condition_{i}_acc": 0.5 for i in range(measures)}, "test_acc": 0.1, "val_acc": 1}
+    numbers |= {f"{key}_ci95": [0.4, 0.6] for key in numbers if key.endswith("acc")}
+    numbers |= {"test_clips": 10_000, "worst_speaker_acc": 0.2, "worst_speaker": "a long name \n" * 9}
+    results = {f"a_model_of_the_kind_{i}": numbers for i in range(models)}
+    facts = FACTS | {"corpus": "a corpus in a folder with a long name " * 4}
+    Run(Settings(output_dir=tmp_path), facts, {}).write_metrics("Title", results)
+    text = (tmp_path / "metrics.txt").read_text()
+    assert max(map(len, text.splitlines())) <= 100 and all(name in text for name in results)
+    assert text.count("0.5000 [0.400, 0.600]") == models * min(measures, 10) and text.count("0.1000") == models
+    assert json.loads((tmp_path / "metrics.json").read_text())["a_model_of_the_kind_0"] == numbers
 
 
 @pytest.mark.parametrize("name, size", [("metrics.txt", 100), ("metrics.json", 600)])
@@ -83,59 +86,70 @@ def test_a_new_run_deletes_stale_results_and_nothing_else(earlier, make_run):
     for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "notes.txt", "photo.png", "map.json"):
         (earlier / name).write_text("earlier")
     (earlier / "curves.png").write_bytes(b"\x89PNG" + PICTURE_MARK)
-    make_run().open()
+    with make_run():
+        assert names(earlier) == {"checkpoints", "notes.txt", "photo.png", ".lock"}
     assert names(earlier) == {"checkpoints", "notes.txt", "photo.png"}
     assert names(earlier / "checkpoints") == {"best.ckpt"}
 
 
 def test_a_run_makes_its_folder_or_names_the_flag(make_run, tmp_path):
-    make_run(tmp_path / "a" / "b").open()
-    assert names(tmp_path / "a" / "b") == set()
+    with make_run(tmp_path / "a" / "b"):
+        pass
     (tmp_path / "file").touch()
     for below in ("file", "file/below"):
         with pytest.raises(UserError, match=r"--output-dir .*: cannot write there"):
-            make_run(tmp_path / below).open()
+            make_run(tmp_path / below).__enter__()
 
 
-def test_a_folder_in_which_another_run_writes_is_refused(earlier, make_run):
-    descriptor = os.open(earlier, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as if by another process: each open file has its own lock
-    with pytest.raises(UserError, match=f"--output-dir {earlier}: another run is writing there"):
-        make_run().open()
-    assert names(earlier) == {"metrics.json", "metrics.txt"}
-    os.close(descriptor)
-    make_run().open()
-    assert names(earlier) == set()
+def test_a_folder_in_which_another_run_writes_is_refused_until_that_one_ends_or_fails(earlier, make_run):
+    with pytest.raises(ZeroDivisionError), make_run():
+        (earlier / "metrics.txt").write_text("new")
+        with pytest.raises(UserError, match=f"--output-dir {earlier}: another run is writing there"):
+            make_run().__enter__()
+        assert (earlier / "metrics.txt").read_text() == "new"
+        raise ZeroDivisionError
+    with make_run():
+        assert names(earlier) == {".lock"}
+
+
+def test_of_several_processes_the_main_one_prepares_the_folder_and_writes(earlier, make_run):
+    set_up_output(rank=1)
+    with make_run() as run:
+        run.write_metrics("Title", RESULTS)
+    set_up_output()
+    assert (earlier / "metrics.json").read_text() == "earlier" and names(earlier) == {"metrics.json", "metrics.txt"}
 
 
 def test_a_finished_run_is_not_repeated(make_run, tmp_path, capsys):
-    make_run(epochs=3).write_metrics("Title", RESULTS)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").touch()
+    with make_run(epochs=3, resume=True) as run:
+        assert not run.finished and names(tmp_path / "checkpoints") == {"last.ckpt"}
+        run.write_metrics("Title", RESULTS)
+        assert names(tmp_path / "checkpoints") == set(), "nothing is left to resume"
     before = (tmp_path / "metrics.json").read_bytes()
-    with pytest.raises(SystemExit) as ended:
-        make_run(epochs=3, resume=True, num_workers=7).open()
-    assert ended.value.code is None and "this run has finished" in capsys.readouterr().out
+    with make_run(epochs=3, resume=True, num_workers=7) as run:
+        assert run.finished and "this run has finished" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"metrics\.json is of a run with --epochs 3 \(now 4\); start anew"):
-        make_run(epochs=4, resume=True).open()
+        make_run(epochs=4, resume=True).__enter__()
     assert (tmp_path / "metrics.json").read_bytes() == before
 
 
-def test_results_on_another_corpus_or_checkpoint_are_refused(make_run):
-    run = make_run()
-    for key, name in (("fingerprint", "corpus"), ("split", "split"), ("task1_checkpoint", "task 1's encoders")):
-        with pytest.raises(UserError, match=rf"is of a run with {name} other \(now {run.record[key]}\); start anew"):
-            run.refuse_other_run(Path("metrics.json"), run.record | {key: "other"})
-
-
-def test_encoders_are_recorded_by_their_weights(tmp_path):
+def test_results_on_another_corpus_or_of_other_encoders_are_refused(make_run, tmp_path):
     first, same, other = (nn.Linear(2, 2) for _ in range(3))
     same.load_state_dict(first.state_dict())
-    records = [Run(Settings(output_dir=tmp_path), FACTS, {}, encoders).record for encoders in (first, same, other)]
-    assert records[0] == records[1] != records[2] and records[0]["task2_checkpoint"]
+    run, *others = (Run(Settings(output_dir=tmp_path), FACTS, {}, encoders) for encoders in (first, same, other))
+    assert run.record == others[0].record
+    records = {"task 2's encoders": others[1].record}
+    records |= {name: run.record | {key: "other"} for key, name in (("fingerprint", "corpus"), ("split", "split"))}
+    for name, record in records.items():
+        with pytest.raises(UserError, match=rf"metrics.json is of a run with {name} \w+ \(now \w+\); start anew"):
+            run.refuse_other_run(Path("metrics.json"), record)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"run": 1}', '{"run": {"arguments": 3}}', '{"1d": {}}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"run": {"arguments": 3}}', '{"1d": {}}'])
 def test_a_file_that_does_not_hold_metrics_cannot_be_resumed(make_run, tmp_path, content):
     (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(UserError, match=r"--resume: .*metrics\.json cannot be read"):
-        make_run(resume=True).open()
+        make_run(resume=True).__enter__()
     assert (tmp_path / "metrics.json").read_text() == content
