@@ -23,8 +23,8 @@ from common.data import SpokenDigits
 from common.evaluate import predict_digits
 from common.intervals import compare
 from common.modules import DigitClassifier
+from common.plots import draw_accuracies, draw_classifier, measured
 from common.plots.learned import draw_learned
-from common.plots.results import draw_accuracies, draw_classifier, measured
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
 from common.saliency import clips_of_each_digit, explain

@@ -26,7 +26,7 @@ from common.intervals import compare
 from common.losses import info_nce
 from common.modules import ContrastiveModel
 from common.networks import LogMelStatistics
-from common.plots.results import draw_accuracies, draw_learning_curves, measured
+from common.plots import draw_accuracies, draw_learning_curves, measured
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
 from common.speaker_space import store_spaces

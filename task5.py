@@ -25,7 +25,7 @@ from common.evaluate import embed, predict_digits
 from common.intervals import compare
 from common.modules import DigitClassifier
 from common.networks import ContrastiveNetwork
-from common.plots.results import draw_classifier
+from common.plots import draw_classifier
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
 from common.training import fit
