@@ -19,19 +19,16 @@ from common.checkpoints import load
 from common.data import SpokenDigits
 from common.evaluate import embed, predict_digits, tsne
 from common.networks import ContrastiveNetwork, DigitNetwork
-from common.plots.embeddings import draw_embeddings
-from common.report.map import write_map
+from common.plots.embeddings import draw_embeddings, write_map
 from common.run.cli import Settings, run_task, task_parser
-from common.run.console import UserError
-from common.run.output import Run, weights_digest
+from common.run.output import Run
 
 
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
     paths = {name: settings.task1_checkpoint / f"{name}_checkpoints/best.ckpt" for name in ("1d", "2d")}
     supervised = {name: load(path, DigitNetwork, data, (name,)) for name, path in paths.items()}
-    pretrained = load(settings.task2_checkpoint, ContrastiveNetwork, data)
-    contrastive = pretrained.embedder
+    contrastive = load(settings.task2_checkpoint, ContrastiveNetwork, data).embedder
     embedders = {
         "supervised_1d": supervised["1d"].embedder,
         "supervised_2d": supervised["2d"].embedder,
@@ -41,11 +38,10 @@ def main(settings: Settings) -> None:
     run = Run(settings, data.describe(), contrastive.sizes(), contrastive, nn.ModuleDict(supervised))
     run.open()
 
-    embeddings, layouts = {}, {}
+    layouts = {}
     for model, embedder in embedders.items():
         test = embed(embedder, data.loader("test"))
-        embeddings[model] = z = test.z[model[-2:]]  # [n, D]
-        layouts[model], perplexity = tsne(z, settings.seed, name=model)  # [n, 2]
+        layouts[model], perplexity = tsne(test.z[model[-2:]], settings.seed, name=model)  # [n, 2]
 
     caption = f"{data.caption('test')}; t-SNE with perplexity {perplexity:.0f}"
     colorings = {"digit": (test.digit, "0123456789"), "speaker": (test.speaker, data.speakers)}
@@ -57,11 +53,7 @@ def main(settings: Settings) -> None:
     plots.append("overview.png")
     draw_embeddings(run.folder / plots[-1], layouts, colorings, caption)
     predicted = {name: predict_digits(each, data.loader("test")).predicted.numpy() for name, each in supervised.items()}
-    weights = {name: (paths[name], weights_digest(each)) for name, each in supervised.items()}
-    weights["contrastive"] = (settings.task2_checkpoint, weights_digest(pretrained))
-    write_map(run.folder / "map.json", data, settings.seed, embeddings, layouts, predicted, weights)
-    if not all((run.folder / name).is_file() for name in plots):
-        raise UserError(f"{run.folder}: some of its {len(plots)} pictures could not be drawn, as said above")
+    write_map(run.folder / "map.json", data, settings.seed, layouts, predicted)
     run.write_table("t-SNE plots of test embeddings", {name: {} for name in plots})
 
 
