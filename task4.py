@@ -23,8 +23,7 @@ from common.conditions import other_microphones
 from common.data import SpokenDigits
 from common.evaluate import calibrated, embed
 from common.networks import ContrastiveNetwork, DigitNetwork, Embedder, VoiceEmbedder
-from common.plots.results import draw_accuracies, draw_confusion, draw_det, measured
-from common.run import UserError
+from common.plots import draw_accuracies, draw_confusion, draw_det, measured
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
 from common.speaker_space import fit_spaces, fuse

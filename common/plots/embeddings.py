@@ -1,22 +1,32 @@
-"""Pictures of embeddings in the plane, coloured by digit or by speaker."""
+"""Embeddings in the plane: pictures coloured by digit or by speaker, and the points of the map of the report."""
 
+import base64
+import io
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from common.plots.figure import COLORS, ending, picture
-from common.run import model_name
+from common.audio import SAMPLE_RATE
+from common.corpus.clips import systematic_sample
+from common.data import SpokenDigits
+from common.plots import COLORS, ending, picture
+from common.run.console import model_name, printable
+from common.run.files import write_atomically
 
 # Ten colours that colour-blind readers can tell apart: Petroff's (arXiv:2107.02270), with black for one of two greys.
 DIGIT_COLORS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#000000", "#92dadd",
 )  # fmt: skip
 SPEAKER_STYLES = tuple(itertools.product("o^sDvPX*<", COLORS))  # (marker, color); each cycle has its own marker
+MAP_CLIPS = 1000  # about 4 MB of sounds
+MAP_SIDE = 1000  # of the map, in its own units
 
 
 def draw_embeddings(
@@ -76,3 +86,44 @@ def _scatter(
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xticks=[], yticks=[])  # t-SNE's coordinates have no meaning
     axes.spines[:].set(visible=True, color="0.85")
+
+
+def write_map(
+    path: Path, data: SpokenDigits, seed: int, layouts: dict[str, np.ndarray], predicted: dict[str, np.ndarray]
+) -> None:
+    """Write up to 1,000 test clips of all speakers and digits as JSON, with their sounds as MP3 in base64.
+
+    Args:
+        layouts: {model: [n, 2]} of all test clips.
+        predicted: the digits that each classifier predicts for them, {"1d" or "2d": [n]}.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    test = data.examples["test"]
+    shown = systematic_sample(test.speaker.numpy(), test.digit.numpy(), min(1.0, MAP_CLIPS / len(test)), seed)
+    places = {model: _to_map(layout) for model, layout in layouts.items()}
+    points = []
+    for index in np.flatnonzero(shown):
+        clip = data.cached.clips[test.rows[index]]
+        point = {"name": printable(clip.path), "speaker": printable(clip.speaker), "digit": clip.digit}
+        point["predicted"] = {model: int(digits[index]) for model, digits in predicted.items()}
+        point["places"] = [place[index].tolist() for place in places.values()]
+        point["sound"] = _to_mp3(data.cached.waves[test.rows[index]])
+        points.append(point)
+    write_atomically(path, json.dumps({"models": list(layouts), "colours": DIGIT_COLORS, "clips": points}) + "\n")
+
+
+def _to_map(layout: np.ndarray) -> np.ndarray:
+    """Scale a layout to the square of the map: [n, 2] -> [n, 2] whole numbers, y downwards."""
+    size = np.ptp(layout, axis=0).max() or 1.0
+    centred = (layout - (layout.max(axis=0) + layout.min(axis=0)) / 2) * [1, -1] / size
+    return np.round((centred + 0.5) * MAP_SIDE).astype(int)
+
+
+def _to_mp3(wave: np.ndarray) -> str:
+    """A clip, [samples] int16 at 16 kHz, without the zeros around it, as MP3 of 24 kbit/s in base64: at most 4 kB."""
+    sounding, content = np.flatnonzero(wave), io.BytesIO()
+    part = wave[sounding[0] : sounding[-1] + 1] if len(sounding) else wave
+    soundfile.write(content, part, SAMPLE_RATE, format="MP3", bitrate_mode="CONSTANT", compression_level=0.9)
+    return base64.b64encode(content.getvalue()).decode()
