@@ -1,83 +1,120 @@
 """Task 4: do embeddings that were learned without speaker labels tell people apart?
 
-Takes the contrastive encoders of task 2 to the test speakers, who were not in their training. Identification: half of
-each speaker's clips are enrolled, and the others are identified by their nearest neighbours among them; also with other
-digits enrolled than queried, where only the voice can help. Verification: are an enrolled clip and a query of one
-speaker? The equal error rate (EER) is the share of errors at the threshold where false accepts and false rejects are
-equally frequent. Everything is measured again with queries over other microphones, one for each clip. The controls are
-mean and standard deviation over time of the log-mel bands, which learned nothing, untrained encoders, and those of task
-1, which learned the digits from labels. The row "fusion" compares both embeddings and the log-mel statistics together.
+Takes the contrastive encoders of task 2 to the test speakers, who were not in their training. Half of each speaker's
+clips are enrolled and the others are queries; or half of the digits, so that only the voice can help. Identification:
+the nearest enrolled clips name the speaker. Verification: is a query of the speaker whose enrolled embeddings have this
+mean? The equal error rate (EER) is where false accepts and false rejects are equally frequent. Everything is measured
+again with each query over a random microphone.
 
     python task4.py                                     after task2.py, and task1.py for its control
     python task4.py --task2-checkpoint PATH.ckpt
 
-Writes task4_biometrics/metrics.json, metrics.txt, {1d,2d,concat}_confusion.png, det.png, the detection error trade-off,
-and speakers.png, the models side by side.
+Writes task4_biometrics/metrics.json, metrics.txt, {1d,2d,concat}_confusion.png, det.png (the detection error trade-off)
+and speakers.png (the rows of the metrics side by side).
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.preprocessing import StandardScaler, normalize
+from torch import nn
 
 from common.checkpoints import load
 from common.conditions import other_microphones
 from common.data import SpokenDigits
 from common.evaluate import calibrated, embed
-from common.networks import ContrastiveNetwork, DigitNetwork, Embedder, VoiceEmbedder
-from common.plots import draw_accuracies, draw_confusion, draw_det, measured
+from common.networks import ContrastiveNetwork, DigitNetwork, Embedder, LogMelStatistics
+from common.plots.results import draw_accuracies, draw_confusion, draw_det, measured
 from common.run.cli import Settings, run_task, task_parser
+from common.run.console import UserError
 from common.run.output import Run
-from common.speaker_space import fit_spaces, fuse
-from common.speakers import halves, recognise
+from common.speakers import Answers, DigitRemover, metrics, minus, recognise
 
-ROWS = {  # of the metrics: the embeddings that are compared, each in its own space
-    "1d": ("1d",),
-    "2d": ("2d",),
-    "concat": ("1d", "2d"),
-    "fusion": ("1d", "2d", "logmel"),
-    "logmel": ("logmel",),
+K = 5  # nearest neighbours
+PLAIN = StandardScaler()  # uses no label
+REMOVED = DigitRemover(power=0.3)  # uses the digits of the training clips
+ROWS = {  # of the metrics: embeddings, which are compared side by side, and what scales each of them
+    "1d": (["1d"], PLAIN),
+    "2d": (["2d"], PLAIN),
+    "concat": (["1d", "2d"], PLAIN),
+    "1d_without_digits": (["1d"], REMOVED),
+    "2d_without_digits": (["2d"], REMOVED),
+    "concat_without_digits": (["1d", "2d"], REMOVED),
+    "fusion_without_digits": (["1d", "2d", "logmel"], REMOVED),
+    "logmel": (["logmel"], PLAIN),  # controls: mean and deviation of the bands over time, which learned nothing
+    "logmel_without_digits": (["logmel"], REMOVED),
+    "untrained": (["untrained_1d", "untrained_2d"], PLAIN),
+    "untrained_without_digits": (["untrained_1d", "untrained_2d"], REMOVED),
+    "supervised": (["supervised_1d", "supervised_2d"], PLAIN),  # by task 1, which learned the digits from labels
 }
-QUESTIONS = {"same microphone": "text_independent", "other microphones": "mismatch_text_independent"}
 
 
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
-    model, untrained = load(settings.task2_checkpoint, ContrastiveNetwork, data), Embedder()
+    contrastive = load(settings.task2_checkpoint, ContrastiveNetwork, data).embedder
     supervised = load_supervised(settings, data)
-    with Run(settings, data.describe(), model.embedder.sizes(), model.embedder, supervised.get("supervised")) as run:
-        if run.finished:
-            return
+    run = Run(settings, data.describe(), contrastive.sizes(), contrastive, supervised)
+    run.open()
 
-        embedders = {"trained": VoiceEmbedder(model.embedder), "untrained": calibrated(untrained, data.loader("train"))}
-        found = {}
-        for kind, embedder in (embedders | supervised).items():
-            spaces = fit_spaces(embed(embedder, data.loader("train")))
-            clean = embed(embedder, data.loader("test"))
-            changed = embed(embedder, map(other_microphones(), data.loader("test")))
-            for name, parts in (ROWS if kind == "trained" else {kind: ("1d", "2d")}).items():
-                same, other = (each._replace(z={name: fuse(spaces, each, parts)}) for each in (clean, changed))
-                found[name] = recognise(same, other, name, settings.seed, data.speakers)
-        results = {name: each.results for name, each in found.items()}
-        query = halves(clean, settings.seed)[1]
-        for name in ("1d", "2d", "concat", "fusion"):
-            results[name] |= found[name].compare(found["logmel"], "logmel")
-        for name in ("1d", "2d", "concat"):
-            path, title = run.folder / f"{name}_confusion.png", f"Speaker identification, {name}"
-            caption = f"{data.caption('test')}, {len(query.digit):,} queries"
-            draw_confusion(path, query.speaker, found[name].predicted, title, caption, data.speakers)
-        caption = f"{data.caption('test')}, all pairs of an enrolled clip and a query"
-        curves = {name: each.curve for name, each in found.items()}
-        draw_det(run.folder / "det.png", curves, "Speaker verification: detection error trade-off", caption)
-        if chance := results["1d"]["text_independent_chance"]:
-            series = {
-                label: {name: measured(row, key) for name, row in results.items()} for label, key in QUESTIONS.items()
-            }
-            caption = f"{data.caption('test')}, 95% intervals over speakers; chance is {chance:.3f}"
-            title = "Speaker identification with other digits than enrolled"
-            draw_accuracies(run.folder / "speakers.png", series, title, caption, {"chance": chance})
-        run.write_metrics("Speaker identification by k-NN on contrastive embeddings", results)
+    z = embed_sets(contrastive, data) | embed_sets(LogMelStatistics(), data)
+    z |= embed_sets(calibrated(Embedder(), data.loader("train")), data, "untrained_")
+    z |= embed_sets(supervised, data, "supervised_") if supervised else {}
+    train, test = data.examples["train"], data.examples["test"]
+    answers, results = {}, {}
+    for name, clean, changed in rows(z, train.digit.numpy()):
+        answers[name] = recognise(clean, changed, test.digit.numpy(), test.speaker.numpy(), K, settings.seed)
+        results[name] = metrics(answers[name], data.speakers)
+    for name, (_, scaler) in ROWS.items():
+        control = "logmel" if scaler is PLAIN else "logmel_without_digits"
+        if name in answers and name != control:
+            results[name] |= minus(answers[name], answers[control], control)
+    run.write_metrics("Speaker identification by k-NN on contrastive embeddings", results)
+    draw(run.folder, data, answers, results)
 
 
-def load_supervised(settings: Settings, data: SpokenDigits) -> dict[str, Embedder]:
+def draw(folder: Path, data: SpokenDigits, answers: dict[str, dict[str, Answers]], results: dict[str, dict]) -> None:
+    """Draw who is taken for whom, detection error trade-offs, and the accuracies of all rows."""
+    caption = data.caption("test")
+    for name in ("1d", "2d", "concat"):
+        path, title = folder / f"{name}_confusion.png", f"Speaker identification, {name}"
+        true, predicted = answers[name]["test"].speaker, answers[name]["test"].predicted
+        draw_confusion(path, true, predicted, title, f"{caption}, half of them queries", data.speakers)
+    end, title = "_without_digits", "Speaker verification without the digits: detection error trade-off"
+    curves = {name.removesuffix(end): row["test"].verification for name, row in answers.items() if name.endswith(end)}
+    draw_det(folder / "det.png", curves, title, f"{caption}, half of them queries")
+    if "text_independent" in answers["1d"]:
+        keys = {"same microphone": "text_independent", "other microphones": "mismatch_text_independent"}
+        series = {label: {name: measured(row, key) for name, row in results.items()} for label, key in keys.items()}
+        title, caption = "Speakers identified by other digits than enrolled", f"{caption}, 95% intervals over speakers"
+        lines = {"chance": results["1d"]["text_independent_chance"]}
+        draw_accuracies(folder / "speakers.png", series, title, caption, lines)
+
+
+def embed_sets(embedder: nn.Module, data: SpokenDigits, prefix: str = "") -> dict[str, list[np.ndarray]]:
+    """Each embedding, by prefix and format, of the training clips, the test clips and these over other microphones."""
+    loaders = data.loader("train"), data.loader("test"), map(other_microphones(), data.loader("test"))
+    sets = [embed(embedder, loader).z for loader in loaders]
+    return {f"{prefix}{name}": [z[name] for z in sets] for name in sets[0]}
+
+
+def rows(z: dict[str, list[np.ndarray]], digit: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """The name of each row, and its embeddings of the test clips, clean and over other microphones: [n, D] each."""
+    for name, (parts, scaler) in ROWS.items():
+        if parts[0] in z:  # task 1 may not have been run
+            clean, changed = [], []
+            for part in parts:
+                train, test, other = z[part]
+                fitted = clone(scaler).fit(train, digit)
+                weight = 2**0.5 if part == "logmel" else 1.0  # in the fusion, it weighs as much as both encoders
+                clean.append(weight * normalize(fitted.transform(test)))
+                changed.append(weight * normalize(fitted.transform(other)))
+            yield name, np.hstack(clean), np.hstack(changed)
+
+
+def load_supervised(settings: Settings, data: SpokenDigits) -> Embedder | None:
     """Both encoders of task 1, if they are there."""
     supervised = Embedder(augment="none")
     try:
@@ -86,8 +123,8 @@ def load_supervised(settings: Settings, data: SpokenDigits) -> dict[str, Embedde
             supervised.copy_weights(load(path, DigitNetwork, data, (name,)).embedder)
     except UserError as error:
         print(f"Note: without the control of encoders that learned from labels: {error}", file=sys.stderr)
-        return {}
-    return {"supervised": supervised}
+        return None
+    return supervised
 
 
 if __name__ == "__main__":
