@@ -22,17 +22,17 @@ from sklearn.base import clone
 from sklearn.preprocessing import StandardScaler, normalize
 from torch import nn
 
-from common.checkpoints import load
 from common.conditions import other_microphones
 from common.data import SpokenDigits
-from common.evaluate import calibrated, embed
-from common.networks import ContrastiveNetwork, DigitNetwork, Embedder, LogMelStatistics
-from common.plots.results import draw_accuracies, draw_confusion, draw_det, measured
+from common.encoders import Embedder, LogMelStatistics
+from common.evaluate import embed, load_classifier, load_embedder, with_statistics_of
+from common.plots import draw_accuracies, draw_confusion, draw_det, measured
+from common.run import UserError
 from common.run.cli import Settings, run_task, task_parser
-from common.run.console import UserError
 from common.run.output import Run
 from common.speakers import Answers, DigitRemover, metrics, minus, recognise
 
+DEFAULTS = Settings(output_dir=Path("task4_biometrics"))
 K = 5  # nearest neighbours
 PLAIN = StandardScaler()  # uses no label
 REMOVED = DigitRemover(power=0.3)  # uses the digits of the training clips
@@ -54,25 +54,25 @@ ROWS = {  # of the metrics: embeddings, which are compared side by side, and wha
 
 def main(settings: Settings) -> None:
     data = SpokenDigits(**settings.data)
-    contrastive = load(settings.task2_checkpoint, ContrastiveNetwork, data).embedder
+    contrastive = load_embedder(settings.task2_checkpoint, data)
     supervised = load_supervised(settings, data)
-    run = Run(settings, data.describe(), contrastive.sizes(), contrastive, supervised)
-    run.open()
-
-    z = embed_sets(contrastive, data) | embed_sets(LogMelStatistics(), data)
-    z |= embed_sets(calibrated(Embedder(), data.loader("train")), data, "untrained_")
-    z |= embed_sets(supervised, data, "supervised_") if supervised else {}
-    train, test = data.examples["train"], data.examples["test"]
-    answers, results = {}, {}
-    for name, clean, changed in rows(z, train.digit.numpy()):
-        answers[name] = recognise(clean, changed, test.digit.numpy(), test.speaker.numpy(), K, settings.seed)
-        results[name] = metrics(answers[name], data.speakers)
-    for name, (_, scaler) in ROWS.items():
-        control = "logmel" if scaler is PLAIN else "logmel_without_digits"
-        if name in answers and name != control:
-            results[name] |= minus(answers[name], answers[control], control)
-    run.write_metrics("Speaker identification by k-NN on contrastive embeddings", results)
-    draw(run.folder, data, answers, results)
+    with Run(settings, data.describe(), contrastive.sizes(), contrastive, supervised) as run:
+        if run.finished:
+            return
+        z = embed_sets(contrastive, data) | embed_sets(LogMelStatistics(), data)
+        z |= embed_sets(with_statistics_of(Embedder(), data.loader("train")), data, "untrained_")
+        z |= embed_sets(supervised, data, "supervised_") if supervised else {}
+        train, test = data.examples["train"], data.examples["test"]
+        answers, results = {}, {}
+        for name, clean, changed in rows(z, train.digit.numpy()):
+            answers[name] = recognise(clean, changed, test.digit.numpy(), test.speaker.numpy(), K, settings.seed)
+            results[name] = metrics(answers[name], data.speakers)
+        for name, (_, scaler) in ROWS.items():
+            control = "logmel" if scaler is PLAIN else "logmel_without_digits"
+            if name in answers and name != control:
+                results[name] |= minus(answers[name], answers[control], control)
+        run.write_metrics("Speaker identification by k-NN on contrastive embeddings", results)
+        draw(run.folder, data, answers, results)
 
 
 def draw(folder: Path, data: SpokenDigits, answers: dict[str, dict[str, Answers]], results: dict[str, dict]) -> None:
@@ -116,11 +116,11 @@ def rows(z: dict[str, list[np.ndarray]], digit: np.ndarray) -> Iterator[tuple[st
 
 def load_supervised(settings: Settings, data: SpokenDigits) -> Embedder | None:
     """Both encoders of task 1, if they are there."""
-    supervised = Embedder(augment="none")
+    supervised = Embedder()
     try:
         for name in supervised.encoders:
             path = settings.task1_checkpoint / f"{name}_checkpoints/best.ckpt"
-            supervised.copy_weights(load(path, DigitNetwork, data, (name,)).embedder)
+            supervised.copy_weights(load_classifier(path, data).embedder)
     except UserError as error:
         print(f"Note: without the control of encoders that learned from labels: {error}", file=sys.stderr)
         return None
@@ -128,5 +128,4 @@ def load_supervised(settings: Settings, data: SpokenDigits) -> Embedder | None:
 
 
 if __name__ == "__main__":
-    defaults = Settings(output_dir=Path("task4_biometrics"))
-    run_task(main, task_parser(__doc__, defaults, "task1_checkpoint", "task2_checkpoint"))
+    run_task(main, task_parser(__doc__, DEFAULTS, "task1_checkpoint", "task2_checkpoint"))

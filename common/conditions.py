@@ -17,7 +17,7 @@ import torch
 from common.audio import SAMPLE_RATE
 
 if TYPE_CHECKING:  # not when it runs: synthetic speech, which common.data can read, needs the rooms of this module
-    from common.batches import Batch, Examples
+    from common.data import Batch, Examples
 
 Condition = Callable[["Batch"], "Batch"]
 

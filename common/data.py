@@ -105,7 +105,9 @@ class SpokenDigits:
         processes: int = 1,
     ) -> None:
         if not (0 < ratio <= 1 and 0 < label_ratio <= 1) or fold not in (None, 1, 2, 3, 4, 5):
-            raise UserError(f"expected ratios above 0 and at most 1, got {ratio} and {label_ratio}, folds 1 to 5: {fold}")
+            raise UserError(
+                f"expected ratios above 0 and at most 1, got {ratio} and {label_ratio}, folds 1 to 5: {fold}"
+            )
         self.seed, self.batch_size = seed, batch_size
         self.device = pick_device(accelerator, processes)
         self.corpus = find_corpus(None if data_dir is None else Path(data_dir), dataset, ratio, seed)
@@ -173,9 +175,7 @@ class SpokenDigits:
         examples, length = self.examples["train"], self.steps * self.train_batch_size
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
         sampler = RandomSampler(examples, num_samples=length, generator=generator)
-        return self._load(
-            examples, self.num_workers, sampler=sampler, batch_size=self.train_batch_size, drop_last=True
-        )
+        return self._load(examples, self.num_workers, sampler=sampler, batch_size=self.train_batch_size, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
         """The validation clips, in one order that is shuffled by the seed."""
@@ -256,6 +256,6 @@ def _to_device(batch: Any, device: torch.device) -> Any:
 
 
 if __name__ == "__main__":
-    from common.corpus.source import run_command
+    from common.corpus.command import run_command
 
     run_command()

@@ -132,6 +132,7 @@ class DigitNetwork(nn.Module):
         width = EMBEDDING_DIM * len(self.embedder.encoders)
         # Standardised embeddings let one learning rate fit every scale that the encoders' training produced.
         self.head = nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, 10))
+        self.temperature = 1.0  # what logits are divided by for probabilities, see common.evaluate.fit_temperature
 
     def forward(self, wave: Tensor) -> Tensor:
         return self.classify(self.embedder(wave))

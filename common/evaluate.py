@@ -98,6 +98,8 @@ def _load(
         weights = {key.removeprefix(part): x for key, x in checkpoint["state_dict"].items() if key.startswith(part)}
         network = make(weights)
         network.load_state_dict(weights)
+        if isinstance(network, DigitNetwork):
+            network.temperature = float(checkpoint.get("temperature", 1.0))
         training = checkpoint.get("run", {"corpus": "an unknown corpus", "train_speakers": []})
         corpus, speakers = printable(training["corpus"]), set(training["train_speakers"])
     except Exception as error:  # a file that is not a checkpoint fails in as many ways as there are files

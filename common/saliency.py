@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.audio import HOP, SAMPLE_RATE, WINDOW, LogMel, mel_bands, to_float
-from common.batches import Batch
-from common.data import SpokenDigits
+from common.data import Batch, SpokenDigits
 
 GROUPS = 8
 STRETCH, FADE = SAMPLE_RATE // 20, SAMPLE_RATE // 100  # samples: 50 ms, and 10 ms, because a sudden end is a click

@@ -13,9 +13,9 @@ from sklearn.metrics import det_curve
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
-from common.corpus.clips import systematic_sample
+from common.corpus import systematic_sample
 from common.intervals import accuracy_metrics, compare, jackknife_ci95
-from common.run.console import UserError
+from common.run import UserError
 
 Pass = tuple[np.ndarray, np.ndarray]  # rows of the clips that are enrolled, and of the queries
 

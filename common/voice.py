@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.batches import Batch
-from common.checkpoints import load
-from common.corpus.decode import read_clip, standardise
-from common.evaluate import predict_digits
-from common.networks import DigitNetwork
+from common.corpus.cache import read_clip, standardise
+from common.data import Batch
+from common.encoders import DigitNetwork
+from common.evaluate import load_classifier, predict_digits
 from common.run import align, printable
 from common.run.cli import Parser, a_path, run
 
@@ -50,7 +49,7 @@ def predict(model: DigitNetwork, waves: list[np.ndarray]) -> list[dict]:
 
 
 def main(checkpoint: Path, files: list[Path], as_json: bool) -> None:
-    model = load(checkpoint, DigitNetwork)
+    model = load_classifier(checkpoint)
     waves, faults = read_recordings(files)
     found = dict(zip(waves, predict(model, [*waves.values()]), strict=True)) if waves else {}
     answers = [{"file": str(file)} | (found.get(file) or {"error": faults[file]}) for file in files]

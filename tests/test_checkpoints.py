@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from common.checkpoints import MAX_BYTES, load
-from common.data import SpokenDigits
-from common.evaluate import embed
 from common.modules import ContrastiveModel, DigitClassifier
 from common.networks import VoiceEmbedder
-from common.run import UserError
 from common.speaker_space import load_spaces, store_spaces
+
+from common.data import SpokenDigits
+from common.evaluate import embed
+from common.run import UserError
 from common.training import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple", "ignore:Sparse invariant")  # of strange files

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from common.batches import Batch, EmbeddedBatch
 from common.corpus.clips import open_folder
 from common.corpus.decode import read_clip, standardise
+
 from common.corpus.source import MARKER
 from common.data import MIN_STEPS, SpokenDigits, spare_cores
 from common.run import UserError

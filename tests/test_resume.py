@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from common.modules import ContrastiveModel, DigitClassifier
 
 from common.data import SpokenDigits
-from common.modules import ContrastiveModel, DigitClassifier
 from common.run import UserError
 from common.training import fit
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from common.modules import ContrastiveModel, DigitClassifier, LogsEpochMeans, one_cycle
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from common.modules import ContrastiveModel, DigitClassifier, LogsEpochMeans, one_cycle
 from common.run import UserError, process
 from common.training import PATIENCE, fit
 

@@ -8,8 +8,7 @@ python -m common.data synthesize DIR         write the synthetic corpus as WAV f
 from pathlib import Path
 from typing import Any
 
-from common.corpus import source, synthetic
-from common.corpus.clips import SYNTHETIC_NAME, Corpus, audiomnist_names, speaker_names, split_clips
+from common.corpus import SYNTHETIC_NAME, Corpus, audiomnist_names, source, speaker_names, split_clips, synthetic
 from common.run import UserError, printable
 from common.run.cli import Parser, Settings, a_path, run
 

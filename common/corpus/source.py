@@ -19,7 +19,7 @@ from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 import soundfile
 
-from common.corpus.clips import SYNTHETIC_MARKER, SYNTHETIC_NAME, Clip, Corpus, audiomnist_names, open_folder
+from common.corpus import SYNTHETIC_MARKER, SYNTHETIC_NAME, Clip, Corpus, audiomnist_names, open_folder
 from common.corpus.working import working_folder
 from common.run import UserError, progress_bar, shortened
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from common.conditions import mix, random_microphone, random_room
 from common.audio import SAMPLE_RATE, SAMPLES
-from common.corpus.clips import AUDIOMNIST_SPEAKERS, SYNTHETIC_MARKER, Clip
+from common.conditions import mix, random_microphone, random_room
+from common.corpus import AUDIOMNIST_SPEAKERS, SYNTHETIC_MARKER, Clip
 from common.run import UserError, progress_bar, write_atomically
 
 VERSION = "espeak-3"

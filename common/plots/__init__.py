@@ -19,8 +19,7 @@ from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 from scipy.special import ndtri
 
-from common.run.console import model_name, shortened
-from common.run.files import PICTURE_MARK, write_atomically
+from common.run import PICTURE_MARK, model_name, shortened, write_atomically
 
 if TYPE_CHECKING:
     from common.data import SpokenDigits
@@ -75,7 +74,7 @@ def ending(name: str, length: int) -> str:
 def draw_classifier(folder: Path, name: str, history: list[dict], test: "Predictions", data: "SpokenDigits") -> None:
     """Draw the learning curves of a digit classifier and its confusion matrix, see below."""
     draw_learning_curves(folder / f"{name}_curves.png", history, f"Training, {name}", data.caption("train", "val"))
-    true, predicted = test.digit.numpy(), test.predicted.numpy()
+    true, predicted = test.digit.numpy(), test.predicted
     draw_confusion(folder / f"{name}_confusion.png", true, predicted, f"Digits, {name}", data.caption("test"))
 
 
@@ -140,6 +139,26 @@ def draw_accuracies(
 def measured(numbers: dict[str, Any], prefix: str = "test") -> Measured:
     """An accuracy among the numbers of a model, with its interval."""
     return numbers[f"{prefix}_acc"], numbers[f"{prefix}_acc_ci95"]
+
+
+def draw_conditions(path: Path, results: dict[str, dict], caption: str) -> None:
+    """Draw how accurate the models of task 1 are in each condition, ``common.conditions``."""
+    keys = [
+        key.removesuffix("_acc") for key in results["1d"] if f"{key}_ci95" in results["1d"] and key.endswith("_acc")
+    ]
+    series = {name: {key: measured(row, key) for key in keys} for name, row in results.items()}
+    title = "Accuracy in noise, babble, rooms and a telephone's band"
+    draw_accuracies(path, series, title, f"{caption}, 95% intervals over speakers", {"chance": 0.1})
+
+
+def draw_probes(path: Path, results: dict[str, dict], caption: str) -> None:
+    """Draw how well digits are read from the embeddings of task 2, trained and untrained."""
+    names = ("1d", "2d", "concat")
+    series = {"trained": {name: measured(results[name]) for name in names}}
+    series["untrained"] = {name: measured(results[f"untrained_{name}"]) for name in names}
+    lines = {"chance": 0.1, "log-mel statistics": results["logmel"]["test_acc"]}
+    title = "Linear probes: digits from frozen embeddings"
+    draw_accuracies(path, series, title, f"{caption}, 95% intervals over speakers", lines)
 
 
 def draw_confusion(

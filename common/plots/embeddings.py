@@ -14,11 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from common.audio import SAMPLE_RATE
-from common.corpus.clips import systematic_sample
+from common.corpus import systematic_sample
 from common.data import SpokenDigits
 from common.plots import COLORS, ending, picture
-from common.run.console import model_name, printable
-from common.run.files import write_atomically
+from common.run import model_name, printable, write_atomically
 
 # Ten colours that colour-blind readers can tell apart: Petroff's (arXiv:2107.02270), with black for one of two greys.
 DIGIT_COLORS = (

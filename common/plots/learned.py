@@ -15,7 +15,7 @@ from torch import Tensor
 from common.audio import MEL_RANGE
 from common.encoders import gabor_filters
 from common.plots import BLUE, ORANGE, picture
-from common.run.console import model_name
+from common.run import model_name
 from common.saliency import SHARES, Explanation, filter_shape
 
 LEAST = 0.02  # loss of probability that has the full colour in a clip that loses no more anywhere

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from common.corpus.clips import SYNTHETIC_NAME
+from common.corpus import SYNTHETIC_NAME
 from common.report import TASKS, Results, read_results
 from common.run import UserError, align, is_number, measures, model_name, printable, read_json, score, write_atomically
 from common.run.cli import Parser, run

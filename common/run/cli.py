@@ -60,7 +60,9 @@ class Settings:
     lr: float = _flag(0.0, number(float, 1e-9, 1000), "peak learning rate; tasks 3 and 4 train nothing")
     # BatchNorm and the contrastive loss compare the clips of a batch, so one clip is not enough.
     batch_size: int = _flag(64, number(int, 2, 10**6), "clips per step and process")
-    num_workers: int = _flag(4, number(int, 0, 1024), "loader processes, at most the cores that training leaves free")
+    num_workers: int | None = _flag(
+        None, number(int, 0, 1024), "loader processes (default: up to 4, on cores that training leaves free)"
+    )
     seed: int = _flag(42, number(int, 0, 2**32 - 1), "of the choice of clips, the split and the training")
 
     ratio: float = _flag(1.0, _RATIO, "fraction of the clips to use, stratified")

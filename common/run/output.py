@@ -2,9 +2,11 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import platform
 import textwrap
+import zipfile
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +31,7 @@ from common.run.cli import Settings
 if TYPE_CHECKING:
     from torch import nn
 
+MAX_BYTES = 64_000_000  # of a checkpoint, uncompressed; twenty times what the tasks write
 LIBRARIES = ("torch", "torchaudio", "pytorch-lightning", "scikit-learn")
 NOT_RECORDED = ("resume", "task1_checkpoint", "task2_checkpoint")  # encoders are recorded by their weights
 WITHOUT_INFLUENCE = ("--output-dir", "--num-workers", "--logger", "--quiet")  # on the results; --resume may change them
@@ -190,6 +193,37 @@ def _what_decides(record: dict[str, Any]) -> dict[str, Any]:
         "task 2's encoders": record["task2_checkpoint"],
     }
     return {name: value for name, value in (arguments | inputs).items() if name not in WITHOUT_INFLUENCE}
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a complete checkpoint or none, so that the earlier one can be read whenever a run ends.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    import torch
+
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    write_atomically(path, content.getvalue())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds. Raises errors of many kinds if it is none, or is larger than any of ours.
+
+    It is read with ``weights_only=True``, so that it cannot run code, and a small file cannot fill the memory.
+    """
+    import torch
+
+    with zipfile.ZipFile(path) as file:
+        if sum(part.file_size for part in file.infolist()) > MAX_BYTES:
+            raise ValueError("larger than any checkpoint of these tasks")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def store_temperature(path: Path, temperature: float) -> None:
+    """Add the temperature of a classifier to its ``best.ckpt``, for ``common.voice``."""
+    save_checkpoint(read_checkpoint(path) | {"temperature": temperature}, path)
 
 
 def weights_digest(module: "nn.Module") -> str:
