@@ -105,9 +105,8 @@ class SpokenDigits:
         processes: int = 1,
     ) -> None:
         if not (0 < ratio <= 1 and 0 < label_ratio <= 1) or fold not in (None, 1, 2, 3, 4, 5):
-            raise UserError(
-                f"expected ratios above 0 and at most 1, got {ratio} and {label_ratio}, folds 1 to 5: {fold}"
-            )
+            given = f"got ratio {ratio}, label ratio {label_ratio} and fold {fold}"
+            raise UserError(f"expected ratios above 0 and at most 1, and a fold from 1 to 5; {given}")
         self.seed, self.batch_size = seed, batch_size
         self.device = pick_device(accelerator, processes)
         self.corpus = find_corpus(None if data_dir is None else Path(data_dir), dataset, ratio, seed)

@@ -55,8 +55,8 @@ class Encoder2D(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # The position of a formant on the frequency axis tells vowels apart, so the kernel spans all 64 mel bands. It is
-        # equal to nn.Conv2d(1, 32, (64, 3)), but with the bands as channels it is several times faster.
+        # The position of a formant on the frequency axis tells vowels apart, so the kernel spans all 64 mel bands. This
+        # equals nn.Conv2d(1, 32, (64, 3)), but with the bands as channels it is several times faster.
         self.conv1 = nn.Conv2d(64, 32, kernel_size=(1, 3), stride=(1, 2), padding=(0, 1), bias=False)
         self.norm1 = nn.BatchNorm2d(32)
         self.conv2 = nn.Conv2d(32, 64, kernel_size=(1, 5), dilation=(1, 2), padding=(0, 4), bias=False)

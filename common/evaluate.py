@@ -53,9 +53,9 @@ class Predictions(NamedTuple):
         """Which clips are predicted right, [n] bool."""
         return self.predicted == self.digit.numpy()
 
-    def accuracy(self, prefix: str, names: Sequence[str] | None = None) -> dict:
+    def accuracy(self, prefix: str, names: Sequence[str] | None = None, interval: bool = True) -> dict:
         """Accuracy, see ``common.intervals.accuracy_metrics``."""
-        return accuracy_metrics(prefix, self.correct, self.speaker.numpy(), names)
+        return accuracy_metrics(prefix, self.correct, self.speaker.numpy(), names, interval)
 
 
 def load_embedder(path: str | Path, data: SpokenDigits) -> Embedder:
@@ -176,7 +176,7 @@ def classifier_metrics(val: Predictions, test: Predictions, names: Sequence[str]
     """
     from torchmetrics.functional.classification import multiclass_calibration_error  # slow to import
 
-    results = val.accuracy("val", names) | test.accuracy("test", names)
+    results = val.accuracy("val", names, interval=False) | test.accuracy("test", names)
     results |= {f"{key}_loss": float(F.cross_entropy(x.logits, x.digit)) for key, x in (("val", val), ("test", test))}
     temperature = fit_temperature(val.logits, val.digit)
     for key, divisor in (("test_ece", 1.0), ("test_ece_calibrated", temperature)):
@@ -222,7 +222,7 @@ def linear_probe(
     correct = {key: probes[best].predict(part.z[name]) == part.digit for key, part in sets.items()}
     result: dict = {"C": best}
     for key, part in sets.items():
-        result |= accuracy_metrics(key, correct[key], part.speaker, names)
+        result |= accuracy_metrics(key, correct[key], part.speaker, names, interval=key == "test")
     return result, correct["test"]
 
 

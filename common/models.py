@@ -1,8 +1,8 @@
 """The two trainings, from top to bottom: digits from labels (tasks 1 and 5), and what two formats share (task 2).
 
 Both are ordinary Lightning modules. They train in any ``pl.Trainer`` on any loader whose batches begin with
-(waveform, digit). A step is: augment, network, loss, log. The networks are in ``common.encoders``, the random changes in
-``common.augmentation``, the contrastive loss in ``common.losses``.
+(waveform, digit). A step is: augment, network, loss, log. The networks are in ``common.encoders``, the random changes
+in ``common.augmentation``, the contrastive loss in ``common.losses``.
 
 Axes: B batch, N samples, F mel bands, T frames, D embedding.
 """

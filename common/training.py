@@ -39,8 +39,8 @@ def fit(
         The measures of each epoch, see ``History``.
 
     Raises:
-        UserError: the loss is not finite, Lightning refuses the hardware flags, the disk is full, or ``last.ckpt`` is of
-            another run.
+        UserError: the loss is not finite, Lightning refuses the hardware flags, the disk is full, or ``last.ckpt`` is
+            of another run.
     """
     folder = run.folder / checkpoints
     last = folder / "last.ckpt"

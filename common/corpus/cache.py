@@ -78,7 +78,8 @@ def _build(corpus: Corpus, path: Path) -> None:
     """Write the readable clips into the first rows of ``path``, in their order; the rows that are left are zero."""
     shape, skipped = (len(corpus.clips), SAMPLES), {}
     path.with_suffix(".json").unlink(missing_ok=True)  # it is written last: with it a cache is complete
-    pool = ThreadPoolExecutor(usable_cores())  # decoding, resampling and espeak leave the interpreter to others
+    # Decoding and resampling leave the interpreter to others; espeak is not safe in several threads.
+    pool = ThreadPoolExecutor(usable_cores() if corpus.root else 1)
     partial = path.with_suffix(".partial")
     try:
         with partial.open("wb") as file, progress_bar(f"Reading {corpus.name}", shape[0], "clips") as progress:

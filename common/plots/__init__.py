@@ -143,10 +143,9 @@ def measured(numbers: dict[str, Any], prefix: str = "test") -> Measured:
 
 def draw_conditions(path: Path, results: dict[str, dict], caption: str) -> None:
     """Draw how accurate the models of task 1 are in each condition, ``common.conditions``."""
-    keys = [
-        key.removesuffix("_acc") for key in results["1d"] if f"{key}_ci95" in results["1d"] and key.endswith("_acc")
-    ]
-    series = {name: {key: measured(row, key) for key in keys} for name, row in results.items()}
+    keys = [key.removesuffix("_acc_ci95") for key in results["1d"] if key.endswith("_acc_ci95")]
+    shown = {("clean" if key == "test" else key): key for key in keys}
+    series = {name: {label: measured(row, key) for label, key in shown.items()} for name, row in results.items()}
     title = "Accuracy in noise, babble, rooms and a telephone's band"
     draw_accuracies(path, series, title, f"{caption}, 95% intervals over speakers", {"chance": 0.1})
 
