@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from common.modules import ContrastiveModel, DigitClassifier, LogsEpochMeans, one_cycle
-from common.run import UserError, process
+from common.run import UserError
 from common.training import PATIENCE, fit
 
 
@@ -168,25 +167,3 @@ def test_a_loader_process_that_is_killed_is_one_line(make_run, tmp_path, monkeyp
     monkeypatch.setattr(Points, "train_dataloader", lambda *_: DataLoader(KillsItsProcess(), num_workers=1))
     with pytest.raises(UserError, match=r"^scripted: DataLoader worker .* Try --num-workers 0$"):
         fit(Scripted([1.0]), Points(), make_run(tmp_path), "checkpoints", "scripted")
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_that_python_loses_in_a_destructor_still_ends_the_training(make_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "interrupted", interrupted := threading.Event())
-    monkeypatch.setattr("common.callbacks.interrupted", interrupted)
-    monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning ignores further interrupts of this process
-
-    class Pressed:
-        def __del__(self):
-            process.interrupt()
-
-    class Interrupted(Scripted):
-        def training_step(self, batch, index):
-            self.steps = index + 1
-            Pressed()  # collected at once
-            return super().training_step(batch, index)
-
-    module = Interrupted([1.0])
-    with pytest.raises(SystemExit):  # which Lightning makes of an interrupt
-        fit(module, Points(), make_run(tmp_path, epochs=2), "checkpoints", "scripted")
-    assert module.steps == 1
