@@ -4,94 +4,73 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # started as `sh run_all.sh`
 set -u
 here=$(dirname "$(readlink -f "$0")")  # also where a link to this file was called
+fail() { echo "run_all.sh: error: $2" >&2; exit "$1"; }
 
-if [ $# -lt 2 ] || [ "${1#-}" != "$1" ] || [ "${2#-}" != "$2" ]; then
-    echo "usage: ./run_all.sh RATIO EPOCHS [--seeds 1,2,3] [more flags for every task], as in ./run_all.sh 0.01 1" >&2
-    [ "${1:-}" = --help ] || [ "${1:-}" = -h ]
-    exit $((2 * $?))
+if [ $# -lt 2 ] || [[ $1 == -* || $2 == -* ]]; then
+    fail 2 "expected ./run_all.sh RATIO EPOCHS [--seeds 1,2,3] [more flags for every task], as in ./run_all.sh 0.01 1"
 fi
-flags=(--ratio "$1" --epochs "$2" "${@:3}")
-absolute() { if [[ $1 == /* || -z $1 ]]; then printf %s "$1"; else printf %s "$PWD/$1"; fi; }
-seeds= others=() before=
-for flag in "${@:3}"; do
-    if [[ $before == --data-dir ]]; then
-        flag=$(absolute "$flag")  # each seed has a folder of its own
-    elif [[ $flag == --data-dir=* ]]; then
-        flag=--data-dir=$(absolute "${flag#*=}")
+ratio=$1 epochs=$2 seeds= more=()
+shift 2
+while [ $# -gt 0 ]; do
+    name=${1%%=*} value=${1#*=}
+    case $name in
+        --output-dir) fail 2 "--output-dir would mix the five tasks; run it from the folder to fill instead" ;;
+        --label-ratio | --augment | --task[12]-checkpoint) fail 2 "$name: not a flag of all tasks; run them singly" ;;
+        --seeds | --data-dir) [[ $1 == *=* ]] || { value=${2-}; shift; } ;;
+    esac
+    if [[ $name == --seeds ]]; then
+        [[ $value =~ ^[0-9]+(,[0-9]+)*$ ]] || fail 2 "--seeds: expected whole numbers such as 1,2,3, got '$value'"
+        seeds=$(for seed in ${value//,/ }; do echo $((10#$seed)); done)  # 01 is 1
+        [ -z "$(sort <<<"$seeds" | uniq -d)" ] || fail 2 "--seeds: a seed is named twice, which would tell nothing new"
+    elif [[ $name == --data-dir ]]; then
+        [[ -z $value || $value == /* ]] || value=$PWD/$value  # each seed has a folder of its own
+        more+=(--data-dir "$value")
+    else
+        more+=("$1")
     fi
-    if [[ $before == --seeds || $flag == --seeds=* ]]; then
-        seeds=${flag#--seeds=}
-        if ! [[ $seeds =~ ^[0-9]+(,[0-9]+)*$ ]]; then
-            echo "run_all.sh: error: --seeds: expected whole numbers such as 1,2,3, got $seeds" >&2
-            exit 2
-        fi
-        seeds=$(for seed in ${seeds//,/ }; do echo $((10#$seed)); done)  # 01 is 1
-        if [ -n "$(sort <<<"$seeds" | uniq -d)" ]; then
-            echo "run_all.sh: error: --seeds: a seed is named twice, which would tell nothing new" >&2
-            exit 2
-        fi
-    elif [[ $flag != --seeds ]]; then
-        others+=("$flag")
-    fi
-    before=$flag
-    if [[ $flag == --label-ratio* || $flag == --augment* || $flag == --task[12]-checkpoint* ]]; then
-        echo "run_all.sh: error: ${flag%%=*} is a flag of some tasks only; run them one by one" >&2
-        exit 2
-    fi
-    if [[ $flag == --output-dir* ]]; then
-        echo "run_all.sh: error: --output-dir would mix the five tasks; run it from the folder to fill instead" >&2
-        exit 2
-    fi
+    shift
 done
 
 # The active environment if it has what the tasks need, else the project's own, which uv makes if it is not there.
-if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && python -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("pytorch_lightning"))'; then
+needed="torch torchaudio pytorch_lightning torchmetrics sklearn scipy numpy matplotlib soundfile jinja2 tqdm filelock"
+find_all='import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, sys.argv[1:])))'
+if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && python -P -c "$find_all" $needed threadpoolctl 2>/dev/null; then
     python=(python)
 elif command -v uv >/dev/null; then
     python=(uv run --project "$here" python)
 else
-    echo "run_all.sh: error: no active environment with pytorch-lightning and no uv; try: pip install uv" >&2
-    exit 1
+    fail 1 "no active environment with all that the tasks need, and no uv; try: pip install uv"
 fi
+# -P: a folder or file named `common` in the current folder must not hide the project's.
+report() { PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} "${python[@]}" -P -m "$@"; }
 
+# The first task settles which corpus there is: a network that comes and goes must not change it half-way.
+keep_corpus() {
+    if grep -q '"corpus": "synthetic' "$1/task1_supervised/metrics.json" && [[ " ${more[*]-} " != *" --data"* ]]; then
+        more+=(--dataset synthetic)
+    fi
+}
+
+for seed in $seeds; do
+    mkdir -p data "seed$seed"  # one cache and one download for all
+    [ -e "seed$seed/data" ] || ln -s ../data "seed$seed/data"
+    echo "=== seed $seed"
+    (cd "seed$seed" && bash "$here/run_all.sh" "$ratio" "$epochs" ${more[@]+"${more[@]}"} --seed "$seed") || exit
+    keep_corpus "seed$seed"
+done
 if [ -n "$seeds" ]; then
-    mkdir -p data  # one cache and one download for all
-    folders=()
-    for seed in $seeds; do
-        mkdir -p "seed$seed"
-        [ -e "seed$seed/data" ] || ln -s ../data "seed$seed/data"
-        echo "=== seed $seed"
-        (cd "seed$seed" && bash "$here/run_all.sh" "$1" "$2" ${others[@]+"${others[@]}"} --seed "$seed") || exit
-        folders+=("seed$seed")
-        # All seeds are of one corpus, even if a network comes and goes.
-        if grep -q '"corpus": "synthetic' "seed$seed/task1_supervised/metrics.json" && [[ " ${others[*]-} " != *" --data"* ]]; then
-            others+=(--dataset synthetic)
-        fi
-    done
-    echo
-    PYTHONPATH=$here exec "${python[@]}" -m common.report.seeds "${folders[@]}"
+    report common.report.seeds $(printf 'seed%s ' $seeds)
+    exit
 fi
 
-seconds=()
 for task in 1 2 3 4 5; do
-    echo
-    echo "=== task$task.py ${flags[*]}"
-    started=$SECONDS
-    "${python[@]}" "$here/task$task.py" "${flags[@]}"
+    printf '\n=== task%s.py %s\n' "$task" "--ratio $ratio --epochs $epochs ${more[*]-}"
+    "${python[@]}" "$here/task$task.py" --ratio "$ratio" --epochs "$epochs" ${more[@]+"${more[@]}"}
     code=$?
-    if [ $code -eq 2 ] && [ $task = 1 ]; then  # a wrong argument: it has been named
-        exit 2
-    fi
-    if [ $code -ne 0 ]; then
-        echo "run_all.sh: error: task$task.py failed with exit code $code; the tasks after it were not run" >&2
-        exit $code
-    fi
-    seconds+=($((SECONDS - started)))
+    [ $task$code != 12 ] || exit 2  # a wrong argument: it has been named
+    [ $code = 0 ] || fail $code "task$task.py failed with exit code $code; the tasks after it were not run"
     rm -f report.html  # of an earlier run, whose results are being replaced
-    # The first task settles which corpus there is: a network that comes and goes must not change it half-way.
-    if [ $task = 1 ] && grep -q '"corpus": "synthetic' task1_supervised/metrics.json && [[ " ${flags[*]} " != *" --data"* ]]; then
-        flags+=(--dataset synthetic)
-    fi
+    [ $task != 1 ] || keep_corpus .
 done
 echo
-PYTHONPATH=$here "${python[@]}" -m common.report "${seconds[@]}"
+report common.report

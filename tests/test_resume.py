@@ -42,7 +42,6 @@ def train(data, make_run) -> Callable[..., dict[str, torch.Tensor]]:
 
     def train_in(folder: Path, make=classifier, kill_in_epoch: int | None = None, workers: int = 0, **flags) -> dict:
         run = make_run(folder, epochs=EPOCHS, **flags)
-        run.open()
         torch.manual_seed(run.settings.seed)
         module = make()
         step = module.training_step
@@ -53,7 +52,8 @@ def train(data, make_run) -> Callable[..., dict[str, torch.Tensor]]:
             return step(batch)
 
         module.training_step = step_or_die
-        history = fit(module, data[workers], run, "model", "model")
+        with run:
+            history = fit(module, data[workers], run, "model", "model")
         assert [epoch["train_loss"] for epoch in history] == [float(row["train_loss"]) for row in measures(folder)]
         return module.state_dict()
 
@@ -195,7 +195,7 @@ def test_a_run_that_is_killed_and_then_interrupted_ends_like_an_undisturbed_one(
     try:
         assert any(line == "paused\n" for line in process.stdout), Path("errors").read_text()
         with pytest.raises(UserError, match="another run is writing there"):
-            make_run(folder).open()
+            make_run(folder).__enter__()
     finally:
         process.kill()
         process.wait()
@@ -216,7 +216,7 @@ def test_a_run_that_is_killed_and_then_interrupted_ends_like_an_undisturbed_one(
     printed, errors = capsys.readouterr()
     assert "supervised 1d: trained already" in printed and "supervised 2d: resumed after epoch 1" in printed
     assert caught.value.code == 130 and "Traceback" not in errors
-    assert errors.splitlines()[-1] == "task1.py: interrupted; no metrics were written; to continue, add --resume"
+    assert errors.splitlines()[-1] == "task1.py: interrupted; to continue, add --resume"
     assert {path.suffix for path in folder.rglob("*.*")} == {".ckpt", ".csv", ".png"}, "pictures of the 1D model"
 
     run_here("task1.py", *flags, "--resume")

@@ -3,12 +3,11 @@
 import matplotlib.image
 import numpy as np
 import pytest
-from common.run.process import rank_zero_only
 from scipy.stats import norm
 
 from common.evaluate import tsne
 from common.plots import embeddings, results
-from common.run import is_own_picture
+from common.run import PICTURE_MARK, UserError, set_up_output
 from common.speakers import Verification
 
 # Files that other tests left open may be collected here; they are not of pictures.
@@ -99,19 +98,15 @@ def test_extreme_results_can_be_drawn(tmp_path, drawn):
     assert [matplotlib.image.imread(path).ndim for path in tmp_path.iterdir()] == 9 * [3]
 
 
-def test_the_first_process_alone_writes_pictures_and_they_are_told_from_others(tmp_path, monkeypatch):
-    for rank in (0, 1):
-        monkeypatch.setattr(rank_zero_only, "rank", rank)
+def test_the_first_process_alone_writes_pictures_and_they_are_told_from_others(tmp_path):
+    for rank in (1, 0):
+        set_up_output(rank=rank)
         results.draw_learning_curves(tmp_path / f"rank{rank}.png", LOSSES, *TITLES)
-    matplotlib.image.imsave(tmp_path / "other.png", np.zeros((4, 4)))
-    (tmp_path / "empty.png").touch()
-    assert {path.name for path in tmp_path.iterdir() if is_own_picture(path)} == {"rank0.png"}
+    (picture,) = tmp_path.iterdir()
+    assert picture.name == "rank0.png" and PICTURE_MARK in picture.read_bytes()[:256]
 
 
-def test_a_picture_that_fails_is_one_line_and_costs_nothing_else(tmp_path, capsys):
-    results.draw_accuracies(tmp_path / "a.png", {"no\nmodel": {}}, *TITLES, {})
+def test_a_picture_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "folder.png").mkdir()
-    results.draw_learning_curves(tmp_path / "folder.png", LOSSES, *TITLES)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith(f"{tmp_path / 'a.png'} could not be drawn: ")
-    assert len(lines) == 2 and "folder.png: cannot be written" in lines[1] and not (tmp_path / "a.png").exists()
+    with pytest.raises(UserError, match=r"folder\.png: cannot be written"):
+        results.draw_learning_curves(tmp_path / "folder.png", LOSSES, *TITLES)

@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from common.corpus.clips import SYNTHETIC_NAME
 
+from common.corpus.clips import SYNTHETIC_NAME
 from common.report import TASKS
 
 FOLDERS = [Path(name) for name in TASKS]
