@@ -14,12 +14,18 @@ because importing PyTorch and Lightning takes seconds.
 
 import getpass
 import importlib
+import importlib.util
 import os
 
 try:
     getpass.getuser()
 except (KeyError, OSError):  # a user id without a name, as in containers, for which PyTorch could not be imported
     os.environ["LOGNAME"] = str(os.getuid())
+
+# Jupyter tells the processes that it starts to draw in its notebook, and where they cannot, matplotlib does not load.
+# This stands here because other libraries, such as Lightning, load it as well.
+if importlib.util.find_spec("matplotlib_inline") is None:
+    os.environ.pop("MPLBACKEND", None)
 
 _MODULES = {
     "acoustics": "active_power mix random_microphone random_room room_response",
