@@ -201,7 +201,7 @@ def draw_det(path: Path, curves: dict[str, "Verification | None"], title: str, c
         axes.plot(ticks, ticks, color="0.8", linewidth=1, label="equal errors")
         for name, curve in curves.items():
             if curve is not None:
-                color, line = LINES[name]
+                color, line = LINES[name.split("_")[0]]  # "1d_without_digits" as "1d"
                 # The normal deviate of no errors is infinite: they are drawn at the edge of the plot.
                 x, y = ndtri(np.clip([curve.false_accepts, curve.false_rejects], ERROR_RATES[0], 0.999))
                 eer = ndtri(max(curve.eer, ERROR_RATES[0]))

@@ -24,8 +24,7 @@ DIGIT_COLORS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#000000", "#92dadd",
 )  # fmt: skip
 SPEAKER_STYLES = tuple(itertools.product("o^sDvPX*<", COLORS))  # (marker, color); each cycle has its own marker
-MAP_CLIPS = 1000  # about 4 MB of sounds
-MAP_SIDE = 1000  # of the map, in its own units
+MAP_CLIPS, MAP_SIDE = 1000, 1000  # about 4 MB of sounds; the side of the map in its own units
 
 
 def draw_embeddings(
@@ -63,7 +62,7 @@ def draw_embeddings(
 def _scatter(
     axes: Axes, layout: np.ndarray, labels: np.ndarray, names: Sequence[str], coloring: str, side: float
 ) -> None:
-    size = np.clip(450 * side**2 / len(layout), side, side**2)  # of a marker, in square points
+    size = np.clip(450 * side**2 / len(layout), side, 4 * side**2)  # of a marker, in square points
     apart = 0.07 * np.ptp(layout, axis=0).max()  # between two digits that are written
     written = np.full((1, 2), np.inf)
     for label, (marker, color) in zip(np.unique(labels), itertools.cycle(SPEAKER_STYLES)):

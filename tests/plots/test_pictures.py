@@ -1,13 +1,19 @@
 """Pictures can be drawn whatever the speakers and the corpus are called, and show the right numbers."""
 
+import os
+import subprocess
+import sys
+
 import matplotlib.image
 import numpy as np
 import pytest
 from scipy.stats import norm
 
 from common.evaluate import tsne
-from common.plots import embeddings, results
-from common.run import PICTURE_MARK, UserError, set_up_output
+from common.plots import draw_accuracies, draw_confusion, draw_det, draw_learning_curves
+from common.plots.embeddings import draw_embeddings
+from common.run.console import UserError
+from common.run.files import is_own_picture
 from common.speakers import Verification
 
 # Files that other tests left open may be collected here; they are not of pictures.
@@ -23,7 +29,7 @@ TITLES = "title $^$", "caption of $^$ clips"
 @pytest.mark.parametrize(("names", "shown"), [(NAMES, SHOWN), (NUMBERS, NUMBERS)], ids=["odd names", "many speakers"])
 def test_every_speaker_has_its_own_style_and_its_literal_name_in_the_legend(tmp_path, drawn, names, shown):
     colorings = {"speaker": (np.arange(224) % len(names), names)}
-    embeddings.draw_embeddings(tmp_path / "a.png", {"1d": POINTS}, colorings, TITLES[1])
+    draw_embeddings(tmp_path / "a.png", {"1d": POINTS}, colorings, TITLES[1])
     axes = drawn[0].axes[0]
     styles = {(part.get_facecolor().tobytes(), part.get_paths()[0].vertices.tobytes()) for part in axes.collections}
     legend = [text.get_text().strip() for text in axes.get_legend().get_texts()]
@@ -33,7 +39,7 @@ def test_every_speaker_has_its_own_style_and_its_literal_name_in_the_legend(tmp_
 def test_the_overview_has_a_plot_of_each_layout_in_each_coloring_and_a_legend_for_each_coloring(tmp_path, drawn):
     index = np.arange(224)
     colorings = {"digit": (index % 10, "0123456789"), "speaker": (index % 63, ["long name " + n for n in NUMBERS])}
-    embeddings.draw_embeddings(tmp_path / "a.png", {"1d": POINTS, "2d": POINTS}, colorings, TITLES[1])
+    draw_embeddings(tmp_path / "a.png", {"1d": POINTS, "2d": POINTS}, colorings, TITLES[1])
     axes = drawn[0].axes
     titles = [each.get_title() for each in axes]
     assert titles == ["1D by digit", "2D by digit", "1D by speaker", "2D by speaker"]
@@ -44,7 +50,7 @@ def test_the_overview_has_a_plot_of_each_layout_in_each_coloring_and_a_legend_fo
 
 def test_learning_curves_mark_the_epoch_with_the_lowest_validation_loss(tmp_path, drawn):
     history = [row | {"train_acc": 0.5, "val_acc": 0.4} for row in LOSSES]
-    results.draw_learning_curves(tmp_path / "a.png", history, *TITLES)
+    draw_learning_curves(tmp_path / "a.png", history, *TITLES)
     loss, accuracy = drawn[0].axes
     assert "kept: epoch 2" in [text.get_text() for text in accuracy.get_legend().get_texts()]
     assert [list(line.get_ydata()) for line in loss.lines[:2]] == [[2.0, 1.0, 1.5], [2.1, 1.1, 1.6]]
@@ -52,7 +58,7 @@ def test_learning_curves_mark_the_epoch_with_the_lowest_validation_loss(tmp_path
 
 def test_a_confusion_matrix_has_a_row_for_each_true_class_and_a_column_for_each_predicted_class(tmp_path, drawn):
     true, predicted = np.array([0, 0, 0, 2, 2]), np.array([0, 0, 2, 2, 1])
-    results.draw_confusion(tmp_path / "a.png", true, predicted, *TITLES, ["a", "b", "c", "d"])
+    draw_confusion(tmp_path / "a.png", true, predicted, *TITLES, ["a", "b", "c", "d"])
     axes = drawn[0].axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"], "d does not occur"
     cells = {(0, 0): "2", (0, 2): "1", (2, 2): "1", (2, 1): "1"}
@@ -64,7 +70,7 @@ def test_a_confusion_matrix_has_a_row_for_each_true_class_and_a_column_for_each_
 def test_accuracies_are_drawn_with_intervals_values_and_the_lines_that_are_near(tmp_path, drawn):
     series = {"1d": {"clean": (0.8, [0.7, 0.9]), "white_20db": (0.75, [0.7, 1.0]), "reverb_300ms": (0.7, [0.7, 0.9])}}
     series |= {"2d": {row: (1.0, [0.9, 1.0]) for row in reversed(series["1d"])}}
-    results.draw_accuracies(tmp_path / "a.png", series, *TITLES, {"chance": 0.1, "log-mel statistics": 0.66})
+    draw_accuracies(tmp_path / "a.png", series, *TITLES, {"chance": 0.1, "log-mel statistics": 0.66})
     axes = drawn[0].axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["clean", "white 20 dB", "reverb 300 ms"]
     assert axes.get_xlim()[0] == pytest.approx(0.65) and axes.yaxis_inverted() and len(axes.containers) == 2
@@ -78,35 +84,42 @@ def test_accuracies_are_drawn_with_intervals_values_and_the_lines_that_are_near(
 def test_detection_errors_are_drawn_as_normal_deviates(tmp_path, drawn):
     scores = np.linspace(6, -6, 300_000)
     curve = Verification(norm.sf(scores), norm.cdf(scores, 1), 0.3085, [0.2, 0.41])
-    results.draw_det(tmp_path / "a.png", {"1d": curve, "2d": None}, *TITLES)
+    draw_det(tmp_path / "a.png", {"1d": curve, "2d": None}, *TITLES)
     x, y = next(line.get_data() for line in drawn[0].axes[0].lines if line.get_label() == "1D: EER 30.9% [20.0, 41.0]")
     # The scores of both kinds of pairs are normally distributed, one standard deviation apart: a straight line.
     assert np.allclose((x + y)[np.abs(x) < 2], -1)
 
 
 def test_extreme_results_can_be_drawn(tmp_path, drawn):
-    results.draw_learning_curves(tmp_path / "one_epoch.png", LOSSES[:1], *TITLES)
-    results.draw_det(tmp_path / "no_curves.png", {"1d": None}, *TITLES)
+    draw_learning_curves(tmp_path / "one_epoch.png", LOSSES[:1], *TITLES)
+    draw_det(tmp_path / "no_curves.png", {"1d": None}, *TITLES)
     for true in (np.arange(1), np.arange(100)):
-        results.draw_confusion(tmp_path / f"{len(true)}.png", true, true, *TITLES, 2 * NUMBERS)
+        draw_confusion(tmp_path / f"{len(true)}.png", true, true, *TITLES, 2 * NUMBERS)
     assert len(drawn[-1].axes[0].get_yticklabels()) == 25, "every fourth of 100 names"
     for z in (np.zeros((9, 8)), np.eye(8)[:1], np.eye(8)[:2], np.eye(8)[:3], np.eye(8)[:5]):
         labels, (points, _) = np.arange(len(z)), tsne(z, 0, "few clips")
-        embeddings.draw_embeddings(
-            tmp_path / f"{len(z)}_clips.png", {"1d": points}, {"digit": (labels, "0123456789")}, ""
-        )
+        draw_embeddings(tmp_path / f"{len(z)}_clips.png", {"1d": points}, {"digit": (labels, "0123456789")}, "")
     assert [matplotlib.image.imread(path).ndim for path in tmp_path.iterdir()] == 9 * [3]
 
 
-def test_the_first_process_alone_writes_pictures_and_they_are_told_from_others(tmp_path):
-    for rank in (1, 0):
-        set_up_output(rank=rank)
-        results.draw_learning_curves(tmp_path / f"rank{rank}.png", LOSSES, *TITLES)
-    (picture,) = tmp_path.iterdir()
-    assert picture.name == "rank0.png" and PICTURE_MARK in picture.read_bytes()[:256]
-
-
-def test_a_picture_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_picture_is_told_from_others_and_one_that_cannot_be_written_is_an_error(tmp_path):
+    draw_learning_curves(tmp_path / "own.png", LOSSES, *TITLES)
+    matplotlib.image.imsave(tmp_path / "other.png", np.zeros((4, 4)))
+    assert is_own_picture(tmp_path / "own.png") and not is_own_picture(tmp_path / "other.png")
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UserError, match=r"folder\.png: cannot be written"):
-        results.draw_learning_curves(tmp_path / "folder.png", LOSSES, *TITLES)
+        draw_learning_curves(tmp_path / "folder.png", LOSSES, *TITLES)
+
+
+def test_nothing_in_the_environment_changes_a_picture(tmp_path, repository):
+    """Least of all the backend that a Jupyter kernel names to its children, without which matplotlib does not load."""
+    (tmp_path / "matplotlibrc").write_text("figure.facecolor: red\ntext.usetex: True\nno setting\nfont.size: broken\n")
+    inherited = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MATPLOTLIBRC": str(tmp_path)}
+    code = f"from common.plots import *; draw_confusion(Path('a.png'), *np.eye(2, 9, dtype=int), *{TITLES})"
+    pictures = []
+    for folder, variables in (("plain", {}), ("kernel", inherited)):
+        (tmp_path / folder).mkdir()
+        environment = os.environ | {"PYTHONPATH": str(repository)} | variables
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path / folder, env=environment, check=True)
+        pictures.append((tmp_path / folder / "a.png").read_bytes())
+    assert pictures[0] == pictures[1]

@@ -1,0 +1,54 @@
+"""The points of the map of the report: test clips with their places and sounds."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from common.data import SpokenDigits
+from common.plots import embeddings
+from common.plots.embeddings import write_map
+
+
+@pytest.fixture
+def data(tmp_path, write_tones, monkeypatch) -> SpokenDigits:
+    monkeypatch.chdir(tmp_path)
+    return SpokenDigits(write_tones(tmp_path / "tones", ["01", "02", "03", "04", "05", "06"]), accelerator="cpu")
+
+
+def test_a_map_holds_clips_of_every_speaker_and_digit_with_their_own_numbers(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "MAP_CLIPS", 20)  # half of the test clips
+    layouts = {model: np.random.default_rng(0).normal(size=(40, 2)) for model in ("supervised_1d", "contrastive_2d")}
+    layouts["contrastive_2d"][:, 0] *= 9
+    digit = data.examples["test"].digit.numpy()
+    write_map(tmp_path / "map.json", data, 0, layouts, {"1d": digit, "2d": np.roll(digit, 1)})
+    stored = json.loads((tmp_path / "map.json").read_text())
+    clips = stored["clips"]
+    assert set(stored) == {"models", "colours", "clips"} and stored["models"] == list(layouts)
+    assert len(stored["colours"]) == 10 and len(clips) == 20 and {clip["speaker"] for clip in clips} == {"03", "06"}
+    assert sorted(clip["digit"] for clip in clips) == sorted([*range(10)] * 2)
+    row_of = {clip.path: row for row, clip in enumerate(data.cached.clips)}
+    rows = [data.examples["test"].rows.tolist().index(row_of[clip["name"]]) for clip in clips]
+    for clip, i in zip(clips, rows, strict=True):
+        assert clip["digit"] == digit[i] == clip["predicted"]["1d"] and clip["predicted"]["2d"] == digit[i - 1]
+        sound, rate = soundfile.read(io.BytesIO(base64.b64decode(clip["sound"])))
+        # The tones have whole numbers of Hz, 11 apart.
+        heard = np.abs(np.fft.rfft(sound, n=rate)).argmax()
+        assert rate == 16_000 and 0.3 < len(sound) / rate < 0.5
+        assert heard == pytest.approx(150 + 11 * row_of[clip["name"]], abs=5)
+    for index, layout in enumerate(layouts.values()):
+        places = np.array([clip["places"][index] for clip in clips])
+        scale = 1000 / np.ptp(layout, axis=0).max()  # of the larger side, the same for both
+        np.testing.assert_allclose(np.diff(places, axis=0), np.diff(layout[rows], axis=0) * [scale, -scale], atol=1)
+        assert places.min() >= 0 and places.max() <= 1000
+
+
+def test_clips_that_cannot_be_told_apart_and_silent_ones_have_a_place_and_a_sound(data, tmp_path):
+    data.cached = data.cached._replace(waves=np.zeros_like(data.cached.waves))
+    write_map(tmp_path / "map.json", data, 0, {"1d": np.zeros((40, 2))}, {})
+    clips = json.loads((tmp_path / "map.json").read_text())["clips"]
+    assert len(clips) == 40 and all(clip["places"] == [[500, 500]] for clip in clips)
+    assert not soundfile.read(io.BytesIO(base64.b64decode(clips[0]["sound"])))[0].any()
