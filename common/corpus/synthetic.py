@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from common.conditions import mix, random_microphone, random_room
 from common.audio import SAMPLE_RATE, SAMPLES
+from common.conditions import mix, random_microphone, random_room
 from common.corpus.clips import AUDIOMNIST_SPEAKERS, SYNTHETIC_MARKER, Clip
 from common.run.console import UserError, progress_bar
 from common.run.files import write_atomically
