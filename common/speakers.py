@@ -96,24 +96,28 @@ def recognise(
     Raises:
         UserError: no speaker has two clips.
     """
-    queried, low = systematic_sample(speaker, digit, 0.5, seed), digit < 5
-    same = passes(speaker, [~queried])  # every second clip of each speaker and digit
-    other = passes(speaker, [low, ~low])  # digits 0 to 4, then 5 to 9, so that only the voice can be recognised
+    same, other = protocols(digit, speaker, seed)
     if not same:
         raise UserError("all test speakers have too few clips to be both enrolled and queried; raise --ratio")
     conditions = {"test": (clean, same), "text_independent": (clean, other)}
     conditions |= {"mismatch": (changed, same), "mismatch_text_independent": (changed, other)}
-    return {name: ask(clean, query, speaker, each, k) for name, (query, each) in conditions.items() if each}
+    return {name: ask(clean, query, speaker, passes, k) for name, (query, passes) in conditions.items() if passes}
 
 
-def passes(speaker: np.ndarray, enrolled: list[np.ndarray]) -> list[Pass]:
-    """The rows to enrol, for each of some masks [n], and to query, which are all others.
+def protocols(digit: np.ndarray, speaker: np.ndarray, seed: int) -> tuple[list[Pass], list[Pass]]:
+    """Enrol every second clip of each speaker and digit and query the others; or query other digits than are enrolled.
 
-    Speakers without clips in both are left out; a mask of which nobody remains gives no pass.
+    The second enrols digits 0 to 4 and queries 5 to 9, then the other way round. Speakers with clips on one side alone
+    are left out; if none remains, there is no pass.
     """
-    both = [np.isin(speaker, np.intersect1d(speaker[mask], speaker[~mask])) for mask in enrolled]
-    pairs = zip(enrolled, both, strict=True)
-    return [(np.flatnonzero(mask & kept), np.flatnonzero(~mask & kept)) for mask, kept in pairs if kept.any()]
+    queried, low = systematic_sample(speaker, digit, 0.5, seed), digit < 5
+    same: list[Pass] = []
+    other: list[Pass] = []
+    for passes, enrolled in ((same, ~queried), (other, low), (other, ~low)):
+        kept = np.isin(speaker, np.intersect1d(speaker[enrolled], speaker[~enrolled]))
+        if kept.any():
+            passes.append((np.flatnonzero(enrolled & kept), np.flatnonzero(~enrolled & kept)))
+    return same, other
 
 
 def ask(enrolment: np.ndarray, query: np.ndarray, speaker: np.ndarray, passes: list[Pass], k: int) -> Answers:
