@@ -188,7 +188,7 @@ def _eers_without(
     return np.array([equal_error_rate(*rates) for rates in zip(accepts, rejects, strict=True)])
 
 
-def metrics(answers: Mapping[str, Answers], names: Sequence[str] | None = None) -> dict:
+def metrics(answers: Mapping[str, Answers], names: Sequence[str]) -> dict:
     """Accuracies, equal error rates and chance of what ``recognise`` found; ``names`` are those of the speakers."""
     results: dict = {}
     for condition, answer in answers.items():
@@ -196,9 +196,9 @@ def metrics(answers: Mapping[str, Answers], names: Sequence[str] | None = None) 
         results |= accuracy_metrics(condition, answer.correct, answer.speaker, names)
         if answer.verification:
             results |= {f"{prefix}eer": answer.verification.eer, f"{prefix}eer_ci95": answer.verification.eer_ci95}
-    protocols = {"test": "chance", "text_independent": "text_independent_chance"}
-    chances = {key: 1 / len(np.unique(answers[name].speaker)) for name, key in protocols.items() if name in answers}
-    return results | chances
+        if not condition.startswith("mismatch"):
+            results[f"{prefix}chance"] = 1 / len(np.unique(answer.speaker))
+    return results
 
 
 def minus(answers: Mapping[str, Answers], control: Mapping[str, Answers], name: str) -> dict:

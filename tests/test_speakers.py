@@ -7,7 +7,7 @@ import task4
 from common.run.console import UserError
 from common.speakers import DigitRemover, ask, metrics, minus, protocols, recognise, verify
 
-K = 5
+K, NAMES = 5, "abcdef"
 
 
 def spoken(speakers: int, clips: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -33,16 +33,12 @@ def test_clips_are_enrolled_or_queried_never_both(repetitions):
 
 def test_who_has_clips_on_one_side_alone_is_left_out_and_nobody_left_is_one_line():
     digit, speaker = np.array([0, 9, 1, 2, 4, 7]), np.array([0, 0, 1, 2, 2, 3])
-    ((enrolled, queried),), other = protocols(digit, speaker, seed=0)
-    assert sorted([*enrolled, *queried]) == [0, 1, 3, 4] and [[a.tolist() for a in rows] for rows in other] == [
-        [[0], [1]],
-        [[1], [0]],
-    ]
+    ((enrolled, queried),), ((low, high), _) = protocols(digit, speaker, seed=0)
+    assert sorted([*enrolled, *queried]) == [0, 1, 3, 4] and (low.tolist(), high.tolist()) == ([0], [1])
     z = np.random.default_rng(0).normal(size=(6, 2))
     assert list(recognise(z[2:], z[2:], digit[2:], speaker[2:], K, seed=0)) == ["test", "mismatch"]
-    with pytest.raises(UserError, match="--ratio") as caught:
+    with pytest.raises(UserError, match=r"^[^\n]*--ratio[^\n]*$"):
         recognise(z[:3], z[:3], digit[:3], np.arange(3), K, seed=0)
-    assert "\n" not in str(caught.value)
 
 
 def test_the_script_changes_the_microphones_of_the_test_clips_alone(tone_data):
@@ -58,18 +54,15 @@ def test_the_script_changes_the_microphones_of_the_test_clips_alone(tone_data):
 # --- identification
 
 
-def naive_neighbours(z, speaker, enrolled, queried, query) -> list[int]:
-    found = []
-    for row in queried:
-        distances = []
-        for other in enrolled:
-            cosine = query[row] @ z[other] / np.linalg.norm(query[row]) / np.linalg.norm(z[other])
-            distances.append((1 - cosine, speaker[other]))
-        votes = dict.fromkeys(range(speaker.max() + 1), 0.0)
-        for distance, name in sorted(distances)[:K]:
-            votes[name] += 1 / distance
-        found.append(max(votes, key=votes.get))
-    return found
+def nearest(z: np.ndarray, speaker: np.ndarray, enrolled: np.ndarray, query: np.ndarray) -> int:
+    """The speaker for whom the nearest enrolled clips vote, each with the inverse of its distance."""
+    distances, votes = [], dict.fromkeys(speaker, 0.0)
+    for row in enrolled:
+        cosine = query @ z[row] / np.linalg.norm(query) / np.linalg.norm(z[row])
+        distances.append((1 - cosine, speaker[row]))
+    for distance, name in sorted(distances)[:K]:
+        votes[name] += 1 / distance
+    return max(votes, key=votes.get)
 
 
 def test_queries_are_identified_by_their_nearest_neighbours_in_angle():
@@ -77,7 +70,7 @@ def test_queries_are_identified_by_their_nearest_neighbours_in_angle():
     z *= np.random.default_rng(1).uniform(0.1, 10, (len(z), 1))  # lengths say nothing
     enrolled, queried = np.arange(0, 80, 2), np.arange(1, 80, 2)
     answers = ask(z, z, speaker, [(enrolled, queried)], K)
-    assert answers.predicted.tolist() == naive_neighbours(z, speaker, enrolled, queried, z)
+    assert answers.predicted.tolist() == [nearest(z, speaker, enrolled, z[row]) for row in queried]
     assert answers.speaker.tolist() == speaker[queried].tolist() and 0.5 < answers.correct.mean() < 1
     both = ask(z, z, speaker, [(enrolled, queried), (queried, enrolled)], K)
     assert both.predicted[:40].tolist() == answers.predicted.tolist() and len(both.correct) == 80
@@ -85,30 +78,16 @@ def test_queries_are_identified_by_their_nearest_neighbours_in_angle():
     assert one.predicted[0] == answers.predicted[0], "queries have no influence on each other"
 
 
-def test_shuffled_speakers_are_identified_at_chance():
-    z, digit, speaker = spoken(10, 40, 0.3)
-    results = metrics(recognise(z, z, digit, np.random.default_rng(2).permutation(speaker), K, seed=0))
-    for condition in ("test", "text_independent", "mismatch", "mismatch_text_independent"):
-        low, high = results[f"{condition}_acc_ci95"]
-        assert 0.02 < results[f"{condition}_acc"] < 0.2 and low < results["chance"] == 0.1 < high
-
-
 def test_another_channel_changes_the_results_of_its_queries_alone():
     z, digit, speaker = spoken(6, 40, 0.6)
-    same, changed = (
-        recognise(z, query, digit, speaker, K, 0) for query in (z, np.random.default_rng(1).normal(size=z.shape))
-    )
-    one, other = metrics(same), metrics(changed)
-    for key, value in one.items():
-        if not key.startswith("mismatch"):
-            assert other[key] == value
-    for key in ("eer", "text_independent_acc", "text_independent_eer"):
-        assert one[f"mismatch_{key}"] == one[key]
+    same = recognise(z, z, digit, speaker, K, 0)
+    changed = recognise(z, np.random.default_rng(1).normal(size=z.shape), digit, speaker, K, 0)
+    one, other = metrics(same, NAMES), metrics(changed, NAMES)
+    assert all(other[key] == value for key, value in one.items() if not key.startswith("mismatch"))
+    assert all(one[f"mismatch_{key}"] == one[key] for key in ("eer", "text_independent_acc", "text_independent_eer"))
     assert other["mismatch_acc"] < 0.4 < 0.8 < other["test_acc"] and other["mismatch_eer"] > 0.35 > other["eer"]
-    difference = minus(same, changed, "noise")
-    assert difference["minus_noise"] == 0 and difference["mismatch_minus_noise"] == pytest.approx(
-        one["mismatch_text_independent_acc"] - other["mismatch_text_independent_acc"]
-    )
+    difference, key = minus(same, changed, "noise"), "mismatch_text_independent_acc"
+    assert difference["minus_noise"] == 0 and difference["mismatch_minus_noise"] == pytest.approx(one[key] - other[key])
 
 
 # --- verification
@@ -181,7 +160,7 @@ def test_every_speaker_weighs_the_same_in_verification_and_one_cannot_be_verifie
     assert one.eer == pytest.approx(other.eer, abs=1e-9) and one.eer_ci95 == pytest.approx(other.eer_ci95, abs=1e-6)
     assert verify(scores[:, :1], np.zeros(40)) is None
     z, digit, speaker = spoken(1, 20, 1.0)
-    results = metrics(recognise(z, z, digit, speaker, K, 0))
+    results = metrics(recognise(z, z, digit, speaker, K, 0), NAMES)
     assert results["test_acc"] == results["chance"] == 1 and "eer" not in results
 
 
