@@ -10,9 +10,9 @@ from common.speakers import DigitRemover, ask, metrics, minus, protocols, recogn
 K, NAMES = 5, "abcdef"
 
 
-def spoken(speakers: int, clips: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def spoken(speakers: int, clips: int, noise: float | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Embeddings [n, 8], digits and speakers; the speakers' centres are always the same."""
-    rng, centres = np.random.default_rng(seed), np.random.default_rng(99).normal(size=(speakers, 8))
+    rng, centres = np.random.default_rng(0), np.random.default_rng(99).normal(size=(speakers, 8))
     speaker = np.repeat(np.arange(speakers), clips)
     return centres[speaker] + noise * rng.normal(size=(len(speaker), 8)), np.arange(len(speaker)) % 10, speaker
 
@@ -105,7 +105,7 @@ def naive_eer(scores: np.ndarray, own: np.ndarray) -> float:
 
 
 def test_verification_compares_each_query_with_the_mean_of_each_speakers_embeddings():
-    z, _, speaker = spoken(5, 14, 1.5)
+    z, _, speaker = spoken(5, 14, np.repeat(np.linspace(0.3, 4, 5), 14)[:, None])  # the means differ in length
     z *= np.random.default_rng(1).uniform(0.1, 10, (len(z), 1))
     enrolled = np.arange(0, 70, 2)
     queried = np.setdiff1d(np.arange(70), enrolled)[:-5]  # the last speaker has two queries
@@ -115,7 +115,7 @@ def test_verification_compares_each_query_with_the_mean_of_each_speakers_embeddi
             model = np.mean([z[i] / np.linalg.norm(z[i]) for i in enrolled if speaker[i] == name], axis=0)
             scores[row, name] = z[clip] @ model / np.linalg.norm(z[clip]) / np.linalg.norm(model)
     found = ask(z, z, speaker, [(enrolled, queried)], K).verification
-    assert found.eer == pytest.approx(naive_eer(scores, speaker[queried]), abs=1e-6) and 0.1 < found.eer < 0.4
+    assert found.eer == pytest.approx(naive_eer(scores, speaker[queried]), abs=1e-6) and 0.1 < found.eer < 0.45
     middle = np.argmin(np.abs(found.false_accepts - found.false_rejects))
     assert found.false_accepts[middle] == pytest.approx(found.eer, abs=0.1)
 
