@@ -9,16 +9,15 @@ again with each query over a random microphone.
     python task4.py                                     after task2.py, and task1.py for its control
     python task4.py --task2-checkpoint PATH.ckpt
 
-Writes task4_biometrics/metrics.json, metrics.txt, {1d,2d,concat}_confusion.png, det.png (the detection error trade-off)
-and speakers.png (the rows of the metrics side by side).
+Writes task4_biometrics/metrics.json, metrics.txt, {1d,2d,concat}_confusion.png and speakers.png (the rows of the
+metrics side by side).
 """
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from sklearn.base import clone
+from sklearn.base import TransformerMixin, clone
 from sklearn.preprocessing import StandardScaler, normalize
 from torch import nn
 
@@ -26,29 +25,31 @@ from common.conditions import other_microphones
 from common.data import SpokenDigits
 from common.encoders import Embedder, LogMelStatistics
 from common.evaluate import embed, load_classifier, load_embedder, with_statistics_of
-from common.plots import draw_accuracies, draw_confusion, draw_det, measured
+from common.plots import draw_confusion, draw_speakers
 from common.run import UserError
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
-from common.speakers import Answers, DigitRemover, metrics, minus, recognise
+from common.speakers import DigitRemover, metrics, minus, recognise
 
 DEFAULTS = Settings(output_dir=Path("task4_biometrics"))
 K = 5  # nearest neighbours
-PLAIN = StandardScaler()  # uses no label
-REMOVED = DigitRemover(power=0.3)  # uses the digits of the training clips
-ROWS = {  # of the metrics: embeddings, which are compared side by side, and what scales each of them
+# What scales the embeddings. The first uses no label; the second removes what the digits of the training clips add.
+PLAIN = StandardScaler()
+REMOVER = DigitRemover(C=0.1, power=0.3)
+ROWS = {  # of the metrics: which embeddings are compared, side by side, and what scales them
     "1d": (["1d"], PLAIN),
     "2d": (["2d"], PLAIN),
     "concat": (["1d", "2d"], PLAIN),
-    "1d_without_digits": (["1d"], REMOVED),
-    "2d_without_digits": (["2d"], REMOVED),
-    "concat_without_digits": (["1d", "2d"], REMOVED),
-    "fusion_without_digits": (["1d", "2d", "logmel"], REMOVED),
-    "logmel": (["logmel"], PLAIN),  # controls: mean and deviation of the bands over time, which learned nothing
-    "logmel_without_digits": (["logmel"], REMOVED),
+    "1d_without_digits": (["1d"], REMOVER),
+    "2d_without_digits": (["2d"], REMOVER),
+    "concat_without_digits": (["1d", "2d"], REMOVER),
+    "fusion_without_digits": (["1d", "2d", "logmel"], REMOVER),
+    # Controls: mean and deviation of the bands, encoders that were not trained, and those of task 1.
+    "logmel": (["logmel"], PLAIN),
+    "logmel_without_digits": (["logmel"], REMOVER),
     "untrained": (["untrained_1d", "untrained_2d"], PLAIN),
-    "untrained_without_digits": (["untrained_1d", "untrained_2d"], REMOVED),
-    "supervised": (["supervised_1d", "supervised_2d"], PLAIN),  # by task 1, which learned the digits from labels
+    "untrained_without_digits": (["untrained_1d", "untrained_2d"], REMOVER),
+    "supervised": (["supervised_1d", "supervised_2d"], PLAIN),
 }
 
 
@@ -59,59 +60,53 @@ def main(settings: Settings) -> None:
     with Run(settings, data.describe(), contrastive.sizes(), contrastive, supervised) as run:
         if run.finished:
             return
+        untrained = with_statistics_of(Embedder(), data.loader("train"))
         z = embed_sets(contrastive, data) | embed_sets(LogMelStatistics(), data)
-        z |= embed_sets(with_statistics_of(Embedder(), data.loader("train")), data, "untrained_")
-        z |= embed_sets(supervised, data, "supervised_") if supervised else {}
+        z |= embed_sets(untrained, data, "untrained_")
+        if supervised:
+            z |= embed_sets(supervised, data, "supervised_")
         train, test = data.examples["train"], data.examples["test"]
         answers, results = {}, {}
-        for name, clean, changed in rows(z, train.digit.numpy()):
-            answers[name] = recognise(clean, changed, test.digit.numpy(), test.speaker.numpy(), K, settings.seed)
-            results[name] = metrics(answers[name], data.speakers)
-        for name, (_, scaler) in ROWS.items():
-            control = "logmel" if scaler is PLAIN else "logmel_without_digits"
-            if name in answers and name != control:
-                results[name] |= minus(answers[name], answers[control], control)
+        for name, (parts, scaler) in ROWS.items():
+            if parts[0] in z:  # task 1 may not have been run
+                clean, changed = compared([z[part] for part in parts], train.digit.numpy(), scaler)
+                answers[name] = recognise(clean, changed, test.digit.numpy(), test.speaker.numpy(), K, settings.seed)
+                results[name] = metrics(answers[name], data.speakers)
+        for name, answer in answers.items():
+            control = "logmel_without_digits" if name.endswith("without_digits") else "logmel"
+            results[name] |= minus(answer, answers[control], control)
         run.write_metrics("Speaker identification by k-NN on contrastive embeddings", results)
-        draw(run.folder, data, answers, results)
 
-
-def draw(folder: Path, data: SpokenDigits, answers: dict[str, dict[str, Answers]], results: dict[str, dict]) -> None:
-    """Draw who is taken for whom, detection error trade-offs, and the accuracies of all rows."""
-    caption = data.caption("test")
-    for name in ("1d", "2d", "concat"):
-        path, title = folder / f"{name}_confusion.png", f"Speaker identification, {name}"
-        true, predicted = answers[name]["test"].speaker, answers[name]["test"].predicted
-        draw_confusion(path, true, predicted, title, f"{caption}, half of them queries", data.speakers)
-    end, title = "_without_digits", "Speaker verification without the digits: detection error trade-off"
-    curves = {name.removesuffix(end): row["test"].verification for name, row in answers.items() if name.endswith(end)}
-    draw_det(folder / "det.png", curves, title, f"{caption}, half of them queries")
-    if "text_independent" in answers["1d"]:
-        keys = {"same microphone": "text_independent", "other microphones": "mismatch_text_independent"}
-        series = {label: {name: measured(row, key) for name, row in results.items()} for label, key in keys.items()}
-        title, caption = "Speakers identified by other digits than enrolled", f"{caption}, 95% intervals over speakers"
-        lines = {"chance": results["1d"]["text_independent_chance"]}
-        draw_accuracies(folder / "speakers.png", series, title, caption, lines)
+        draw_speakers(run.folder / "speakers.png", results, data.caption("test"))
+        for name in ("1d", "2d", "concat"):
+            true, predicted = answers[name]["test"].speaker, answers[name]["test"].predicted
+            title, caption = f"Speaker identification, {name}", f"{data.caption('test')}, half of them queries"
+            draw_confusion(run.folder / f"{name}_confusion.png", true, predicted, title, caption, data.speakers)
 
 
 def embed_sets(embedder: nn.Module, data: SpokenDigits, prefix: str = "") -> dict[str, list[np.ndarray]]:
-    """Each embedding, by prefix and format, of the training clips, the test clips and these over other microphones."""
+    """Each embedding of the training clips, the test clips, and these over other microphones: [n, D] each."""
     loaders = data.loader("train"), data.loader("test"), map(other_microphones(), data.loader("test"))
     sets = [embed(embedder, loader).z for loader in loaders]
     return {f"{prefix}{name}": [z[name] for z in sets] for name in sets[0]}
 
 
-def rows(z: dict[str, list[np.ndarray]], digit: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """The name of each row, and its embeddings of the test clips, clean and over other microphones: [n, D] each."""
-    for name, (parts, scaler) in ROWS.items():
-        if parts[0] in z:  # task 1 may not have been run
-            clean, changed = [], []
-            for part in parts:
-                train, test, other = z[part]
-                fitted = clone(scaler).fit(train, digit)
-                weight = 2**0.5 if part == "logmel" else 1.0  # in the fusion, it weighs as much as both encoders
-                clean.append(weight * normalize(fitted.transform(test)))
-                changed.append(weight * normalize(fitted.transform(other)))
-            yield name, np.hstack(clean), np.hstack(changed)
+def compared(
+    parts: list[list[np.ndarray]], digit: np.ndarray, scaler: TransformerMixin
+) -> tuple[np.ndarray, np.ndarray]:
+    """Test clips as they are compared, clean and over other microphones: the scaled embeddings side by side.
+
+    Args:
+        parts: of ``embed_sets``. With three, the last one weighs as much as the others together.
+        digit: [n] of the training clips, from which the scaler may learn.
+    """
+    clean, changed = [], []
+    for index, (train, test, other) in enumerate(parts):
+        fitted = clone(scaler).fit(train, digit)
+        weight = 2**0.5 if index == 2 else 1.0
+        clean.append(weight * normalize(fitted.transform(test)))
+        changed.append(weight * normalize(fitted.transform(other)))
+    return np.hstack(clean), np.hstack(changed)
 
 
 def load_supervised(settings: Settings, data: SpokenDigits) -> Embedder | None:

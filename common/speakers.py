@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import orth
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.metrics import det_curve
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import normalize
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, normalize
+from threadpoolctl import threadpool_limits
 
 from common.corpus import systematic_sample
 from common.intervals import accuracy_metrics, compare, jackknife_ci95
@@ -21,38 +23,38 @@ Pass = tuple[np.ndarray, np.ndarray]  # rows of the clips that are enrolled, and
 
 
 class DigitRemover(TransformerMixin, BaseEstimator):
-    """Projects the span of the digits' means out of embeddings, then evens out the variances of what remains.
+    """Subtracts what the digits add to embeddings, then evens out the variances of what remains.
 
-    Source: nuisance attribute projection, Solomonoff et al., ICASSP 2005. The voice is in many weak principal axes,
-    which a few strong ones would drown. Full whitening, a ``power`` of 0.5, would amplify the empty ones just as much.
+    A logistic regression says how probable each digit is, and the means of the digits, weighted by that, are
+    subtracted. The voice is in many weak principal axes of the rest, which a few strong ones would drown; full
+    whitening would amplify the empty ones just as much.
+
+    Args:
+        C: of the logistic regression; smaller is more regularised.
+        power: of the variance that is divided by; 0 only rotates, 0.5 whitens.
     """
 
-    def __init__(self, power: float = 0.3) -> None:
-        self.power = power
+    def __init__(self, C: float, power: float) -> None:
+        self.C, self.power = C, power
 
     def fit(self, z: np.ndarray, digit: np.ndarray) -> "DigitRemover":
         """Learn from embeddings [n, D] of the digits [n]; n must be at least 2."""
-        self.mean_ = z.mean(axis=0, dtype=np.float64)
-        centred = z - self.mean_
-        span = orth(np.stack([centred[digit == each].mean(axis=0) for each in np.unique(digit)]).T)  # [D, up to 10]
-        rest = np.eye(len(span)) - span @ span.T
-        variance, axes = np.linalg.eigh(np.cov(centred @ rest, rowvar=False))  # [D], [D, D]
+        self.means_ = np.stack([z[digit == each].mean(axis=0, dtype=float) for each in np.unique(digit)])  # [digits, D]
+        regression = LogisticRegression(C=self.C, max_iter=2000) if len(self.means_) > 1 else DummyClassifier()
+        with threadpool_limits(1, user_api="blas"):  # its products are small: threads would wait for each other
+            self.classifier_ = make_pipeline(StandardScaler(), regression).fit(z.astype(float), digit)
+        rest = self._without_digits(z)
+        self.mean_, (variance, axes) = rest.mean(axis=0), np.linalg.eigh(np.cov(rest, rowvar=False))
         floor = 0.01 * variance.mean() or 1.0  # an axis without variance leaves nothing to divide by
-        self.projection_ = rest @ axes / (variance.clip(min=0) + floor) ** self.power  # [D, D]
+        self.projection_ = axes / (variance.clip(min=0) + floor) ** self.power  # [D, D]
         return self
 
     def transform(self, z: np.ndarray) -> np.ndarray:
         """Embeddings without the digits, centred: [n, D] -> [n, D]."""
-        return (z - self.mean_) @ self.projection_
+        return (self._without_digits(z) - self.mean_) @ self.projection_
 
-
-class Verification(NamedTuple):
-    """Detection error trade-off: error rates at many thresholds, and the rate where they are equal."""
-
-    false_accepts: np.ndarray  # [thresholds] share of non-target trials that are accepted
-    false_rejects: np.ndarray  # [thresholds] share of target trials that are rejected
-    eer: float
-    eer_ci95: list[float]  # over speakers
+    def _without_digits(self, z: np.ndarray) -> np.ndarray:
+        return z - self.classifier_.predict_proba(z.astype(float)) @ self.means_
 
 
 class Answers(NamedTuple):
@@ -60,7 +62,8 @@ class Answers(NamedTuple):
 
     speaker: np.ndarray  # [q] who said the queries
     predicted: np.ndarray  # [q] who the nearest neighbours say it was
-    verification: Verification | None  # None with one speaker, for whom there are no non-target trials
+    eer: float | None  # None with one speaker, for whom there are no non-target trials
+    eer_ci95: list[float] | None  # over speakers
 
     @property
     def correct(self) -> np.ndarray:
@@ -84,24 +87,28 @@ def recognise(
     Raises:
         UserError: no speaker has two clips.
     """
-    queried, low = systematic_sample(speaker, digit, 0.5, seed), digit < 5
-    same = passes(speaker, [~queried])  # every second clip of each speaker and digit
-    other = passes(speaker, [low, ~low])  # digits 0 to 4, then 5 to 9, so that only the voice can be recognised
+    same, other = protocols(digit, speaker, seed)
     if not same:
         raise UserError("all test speakers have too few clips to be both enrolled and queried; raise --ratio")
     conditions = {"test": (clean, same), "text_independent": (clean, other)}
     conditions |= {"mismatch": (changed, same), "mismatch_text_independent": (changed, other)}
-    return {name: ask(clean, query, speaker, each, k) for name, (query, each) in conditions.items() if each}
+    return {name: ask(clean, query, speaker, passes, k) for name, (query, passes) in conditions.items() if passes}
 
 
-def passes(speaker: np.ndarray, enrolled: list[np.ndarray]) -> list[Pass]:
-    """The rows to enrol, for each of some masks [n], and to query, which are all others.
+def protocols(digit: np.ndarray, speaker: np.ndarray, seed: int) -> tuple[list[Pass], list[Pass]]:
+    """Enrol every second clip of each speaker and digit and query the others; or query other digits than are enrolled.
 
-    Speakers without clips in both are left out; a mask of which nobody remains gives no pass.
+    The second enrols digits 0 to 4 and queries 5 to 9, then the other way round. Speakers with clips on one side alone
+    are left out; if none remains, there is no pass.
     """
-    both = [np.isin(speaker, np.intersect1d(speaker[mask], speaker[~mask])) for mask in enrolled]
-    pairs = zip(enrolled, both, strict=True)
-    return [(np.flatnonzero(mask & kept), np.flatnonzero(~mask & kept)) for mask, kept in pairs if kept.any()]
+    queried, low = systematic_sample(speaker, digit, 0.5, seed), digit < 5
+    same: list[Pass] = []
+    other: list[Pass] = []
+    for passes, enrolled in ((same, ~queried), (other, low), (other, ~low)):
+        kept = np.isin(speaker, np.intersect1d(speaker[enrolled], speaker[~enrolled]))
+        if kept.any():
+            passes.append((np.flatnonzero(enrolled & kept), np.flatnonzero(~enrolled & kept)))
+    return same, other
 
 
 def ask(enrolment: np.ndarray, query: np.ndarray, speaker: np.ndarray, passes: list[Pass], k: int) -> Answers:
@@ -120,10 +127,10 @@ def ask(enrolment: np.ndarray, query: np.ndarray, speaker: np.ndarray, passes: l
         models = np.stack([z[names == each].mean(axis=0) for each in np.unique(names)])  # [S, D]
         scores.append((asked @ normalize(models).T).astype(np.float32))  # [q, S]
     true = np.concatenate([speaker[queried] for _, queried in passes])
-    return Answers(true, np.concatenate(predicted), verify(np.concatenate(scores), true))
+    return Answers(true, np.concatenate(predicted), *verify(np.concatenate(scores), true))
 
 
-def verify(scores: np.ndarray, speaker: np.ndarray) -> Verification | None:
+def verify(scores: np.ndarray, speaker: np.ndarray) -> tuple[float | None, list[float] | None]:
     """Was a query said by the speaker of a model? Trials compare each query with each model.
 
     Every speaker weighs the same in target trials, and every ordered pair of speakers in non-target trials.
@@ -131,58 +138,58 @@ def verify(scores: np.ndarray, speaker: np.ndarray) -> Verification | None:
     Args:
         scores: [q, S] similarity of each query and each speaker's model, in the order of the speakers.
         speaker: [q] who said the query; all S speakers said some.
+
+    Returns:
+        the equal error rate and its interval over speakers; ``None`` for one speaker.
     """
-    if scores.shape[1] == 1:
-        return None
+    speakers = scores.shape[1]
+    if speakers == 1:
+        return None, None
     own = np.unique(speaker, return_inverse=True)[1]  # [q] columns of the target trials
-    target = own[:, None] == np.arange(scores.shape[1])  # [q, S]
+    target = own[:, None] == np.arange(speakers)  # [q, S]
     weight = np.broadcast_to(1 / np.bincount(own)[own, None], scores.shape)  # a speaker's queries add up to 1
-    curve = zip(det_curve(target.ravel(), scores.ravel(), sample_weight=weight.ravel()), (0, 1, np.inf), strict=True)
-    accepts, rejects, thresholds = (np.append(values, end) for values, end in curve)  # at the end, all are rejected
-    # There may be millions of thresholds. Those are enough between which the rates change by no more than 0.002.
-    some = np.unique(np.searchsorted(rejects - accepts, np.linspace(-1, 1, 1001)))
-    eer, without = equal_error_rate(accepts, rejects), _eers_without(scores, own, target, weight, thresholds[some])
-    return Verification(accepts[some], rejects[some], eer, jackknife_ci95(eer, without, (0, 1)))
+    # These thresholds are enough: between two of them the false rejects change by no more than 0.001.
+    thresholds = np.quantile(scores[target], np.linspace(0, 1, 1001))
+    passed = np.searchsorted(thresholds, scores, side="right")  # [q, S] how many thresholds accept the trial
+
+    def accepted(of: np.ndarray, trials: np.ndarray) -> np.ndarray:
+        """The weight of each speaker's ``trials`` [q, S] that each threshold accepts: [S, thresholds]."""
+        table = np.zeros((speakers, len(thresholds) + 1))
+        np.add.at(table, (np.broadcast_to(of, scores.shape)[trials], passed[trials]), weight[trials])
+        return table[:, :0:-1].cumsum(axis=1)[:, ::-1]
+
+    targets = accepted(own[:, None], target)
+    others = accepted(own[:, None], ~target) + accepted(np.arange(speakers), ~target)  # as query, and as model
+    eer = equal_error_rate(others.sum(axis=0) / 2, targets.sum(axis=0), speakers)
+    if speakers == 2:  # without one of them, there are no non-target trials
+        return eer, [0.0, 1.0]
+    left = zip(others.sum(axis=0) / 2 - others, targets.sum(axis=0) - targets, strict=True)
+    without = [equal_error_rate(false, true, speakers - 1) for false, true in left]
+    return eer, jackknife_ci95(eer, np.array(without), (0, 1))
 
 
-def equal_error_rate(accepts: np.ndarray, rejects: np.ndarray) -> float:
-    """Where false accepts and false rejects [thresholds] are equally frequent, interpolated between two thresholds."""
+def equal_error_rate(false: np.ndarray, true: np.ndarray, speakers: int) -> float:
+    """Where false accepts and false rejects are equally frequent, interpolated between two thresholds.
+
+    Args:
+        false, true: [thresholds] weight of the non-target and target trials that are accepted; 1 for each pair of
+            speakers and for each speaker at most.
+    """
+    accepts = np.append(false / (speakers * (speakers - 1)), 0)  # at the end, all are rejected
+    rejects = np.append(1 - true / speakers, 1)
     return float(np.interp(0, rejects - accepts, rejects))
 
 
-def _eers_without(
-    scores: np.ndarray, own: np.ndarray, target: np.ndarray, weight: np.ndarray, thresholds: np.ndarray
-) -> np.ndarray:
-    """The equal error rates without each speaker in turn, neither as query nor as model: [S]."""
-    speakers, places = scores.shape[1], len(thresholds) + 1
-    if speakers == 2:  # without one of them, there are no non-target trials
-        return np.full(2, np.nan)
-    passed = np.searchsorted(thresholds, scores, side="right")  # [q, S] how many thresholds accept the trial
-
-    def accepted(speaker: np.ndarray, trials: np.ndarray) -> np.ndarray:
-        """The weight of each speaker's ``trials`` [q, S] that each threshold accepts: [S, thresholds]."""
-        cell = np.broadcast_to(speaker, scores.shape)[trials] * places + passed[trials]
-        weights = np.bincount(cell, weight[trials], speakers * places).reshape(speakers, places)
-        return weights[:, :0:-1].cumsum(axis=1)[:, ::-1]
-
-    targets = accepted(own[:, None], target)
-    others = accepted(own[:, None], ~target) + accepted(np.arange(speakers), ~target)  # as query and as model
-    rejects = 1 - (targets.sum(axis=0) - targets) / (speakers - 1)
-    accepts = (others.sum(axis=0) / 2 - others) / ((speakers - 1) * (speakers - 2))
-    return np.array([equal_error_rate(*rates) for rates in zip(accepts, rejects, strict=True)])
-
-
-def metrics(answers: Mapping[str, Answers], names: Sequence[str] | None = None) -> dict:
+def metrics(answers: Mapping[str, Answers], names: Sequence[str]) -> dict:
     """Accuracies, equal error rates and chance of what ``recognise`` found; ``names`` are those of the speakers."""
     results: dict = {}
     for condition, answer in answers.items():
         prefix = "" if condition == "test" else f"{condition}_"
         results |= accuracy_metrics(condition, answer.correct, answer.speaker, names)
-        if answer.verification:
-            results |= {f"{prefix}eer": answer.verification.eer, f"{prefix}eer_ci95": answer.verification.eer_ci95}
-    protocols = {"test": "chance", "text_independent": "text_independent_chance"}
-    chances = {key: 1 / len(np.unique(answers[name].speaker)) for name, key in protocols.items() if name in answers}
-    return results | chances
+        results |= {f"{prefix}eer": answer.eer, f"{prefix}eer_ci95": answer.eer_ci95}
+        if not condition.startswith("mismatch"):
+            results[f"{prefix}chance"] = 1 / len(np.unique(answer.speaker))
+    return results
 
 
 def minus(answers: Mapping[str, Answers], control: Mapping[str, Answers], name: str) -> dict:

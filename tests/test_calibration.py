@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from common.calibration import expected_calibration_error, fit_temperature
 
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.acoustics import active_power, room_response
-from common.batches import Batch, Examples
-from common.conditions import conditions, other_microphones
+from common.conditions import active_power, conditions, other_microphones, room_response
+from common.data import Batch, Examples
 
 RATE = 16_000
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from common.batches import Batch, EmbeddedBatch
-from common.corpus.clips import open_folder
-from common.corpus.decode import read_clip, standardise
 
+from common.corpus import open_folder
+from common.corpus.cache import read_clip, standardise
 from common.corpus.source import MARKER
-from common.data import MIN_STEPS, SpokenDigits, spare_cores
+from common.data import MIN_STEPS, Batch, EmbeddedBatch, SpokenDigits, spare_cores
 from common.run import UserError
 
 

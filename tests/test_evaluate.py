@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from common.batches import Batch
+from common.data import Batch
 from common.evaluate import PROBE_STRENGTHS, Embeddings, embed, linear_probe, predict_digits
 from common.intervals import accuracy_metrics
 

@@ -5,7 +5,6 @@ The waveforms and weights are sines rather than random numbers, so that they are
 
 import pytest
 import torch
-
 from common.modules import DigitClassifier
 from common.networks import Embedder
 

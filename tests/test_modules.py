@@ -6,14 +6,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from common.modules import ContrastiveModel, DigitClassifier, one_cycle, smoothed_cross_entropy
+from common.networks import Embedder
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from common import networks
 from common.augmentation import fixed_random_numbers
-from common.batches import EmbeddedBatch
-from common.modules import ContrastiveModel, DigitClassifier, one_cycle, smoothed_cross_entropy
-from common.networks import Embedder
+from common.data import EmbeddedBatch
 
 SAMPLES = 4000  # shorter than the clips of the tasks, to be fast
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning", "ignore:.*LeafSpec")

@@ -12,15 +12,14 @@ import pytest
 import torch
 import torchgen
 import yaml
+from common.modules import ContrastiveModel, DigitClassifier
+from common.networks import Embedder
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from common.augmentation import _power, random_noise
-from common.batches import Batch
-from common.data import pick_device
+from common.data import Batch, pick_device
 from common.encoders import Encoder1D, Encoder2D
-from common.modules import ContrastiveModel, DigitClassifier
-from common.networks import Embedder
 from common.saliency import explain
 
 COMPOSITE = {"CompositeImplicitAutograd", "CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional"}

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from common.modules import DigitClassifier
 from torch import nn
 
 from common.audio import MEL_BANDS
-from common.batches import Batch, Examples
-from common.modules import DigitClassifier
+from common.data import Batch, Examples
 from common.saliency import (
     GROUPS,
     SHARES,

@@ -1,264 +1,221 @@
-"""Speaker identification and verification on hand-placed points."""
+"""Speaker identification and verification: hand-placed points, and naive references with a loop for each comparison."""
 
 import numpy as np
 import pytest
-from sklearn.metrics import auc, roc_curve
 
-from common.evaluate import Embeddings
+import task4
 from common.run import UserError
-from common.speakers import (
-    average_clips,
-    count_similarities,
-    digit_parts,
-    equal_error_rate,
-    fit_neighbours,
-    halves,
-    recognise,
-    verify,
-)
+from common.speakers import DigitRemover, ask, metrics, minus, protocols, recognise, verify
+
+K, NAMES = 5, "abcdef"
 
 
-def points(z, speaker, digit=None) -> Embeddings:
-    z, speaker = np.asarray(z, dtype=np.float64), np.asarray(speaker)
-    return Embeddings({"1d": z}, np.zeros(len(z), dtype=int) if digit is None else np.asarray(digit), speaker)
+def spoken(speakers: int, clips: int, noise: float | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Embeddings [n, 8], digits and speakers; the speakers' centres are always the same."""
+    rng, centres = np.random.default_rng(0), np.random.default_rng(99).normal(size=(speakers, 8))
+    speaker = np.repeat(np.arange(speakers), clips)
+    return centres[speaker] + noise * rng.normal(size=(len(speaker), 8)), np.arange(len(speaker)) % 10, speaker
 
 
-def numbered(speaker, digit) -> Embeddings:
-    """The embedding of each clip is its index."""
-    return points(np.arange(len(speaker))[:, None], speaker, digit)
+# --- who is enrolled and who is queried
 
 
-def grid(speakers: int, repetitions: int) -> Embeddings:
-    """All ten digits of each speaker."""
-    return numbered(np.repeat(np.arange(speakers), 10 * repetitions), np.arange(speakers * 10 * repetitions) % 10)
+@pytest.mark.parametrize("repetitions", [1, 2, 5])
+def test_clips_are_enrolled_or_queried_never_both(repetitions):
+    digit, speaker = np.tile(np.repeat(np.arange(10), repetitions), 7), np.repeat(np.arange(7), 10 * repetitions)
+    ((enrolled, queried),), ((low, high), (high_too, low_too)) = protocols(digit, speaker, seed=1)
+    assert sorted([*enrolled, *queried]) == sorted([*low, *high]) == list(range(len(digit)))
+    one, two = (np.histogram2d(speaker[rows], digit[rows], (range(8), range(11)))[0] for rows in (enrolled, queried))
+    assert np.abs(one - two).max() <= repetitions % 2 and (one.sum(axis=1) == two.sum(axis=1)).all()
+    assert set(digit[low]) == set(range(5)) and set(digit[high]) == set(range(5, 10))
+    assert np.array_equal(low, low_too) and np.array_equal(high, high_too), "then the other way round"
 
 
-def indices(embeddings: Embeddings) -> list[int]:
-    return embeddings.z["1d"][:, 0].astype(int).tolist()
+def test_who_has_clips_on_one_side_alone_is_left_out_and_nobody_left_is_one_line():
+    digit, speaker = np.array([0, 9, 1, 2, 4, 7]), np.array([0, 0, 1, 2, 2, 3])
+    ((enrolled, queried),), ((low, high), _) = protocols(digit, speaker, seed=0)
+    assert sorted([*enrolled, *queried]) == [0, 1, 3, 4] and (low.tolist(), high.tolist()) == ([0], [1])
+    z = np.random.default_rng(0).normal(size=(6, 2))
+    assert list(recognise(z[2:], z[2:], digit[2:], speaker[2:], K, seed=0)) == ["test", "mismatch"]
+    with pytest.raises(UserError, match=r"^[^\n]*--ratio[^\n]*$"):
+        recognise(z[:3], z[:3], digit[:3], np.arange(3), K, seed=0)
 
 
-def clusters(speakers: int, repetitions: int, noise: float, seed: int = 0, dim: int = 8) -> Embeddings:
-    rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).normal(size=(speakers, dim))
-    speaker = np.repeat(np.arange(speakers), repetitions)
-    return points(centres[speaker] + noise * rng.normal(size=(len(speaker), dim)), speaker)
-
-
-# --- halves
-
-
-@pytest.mark.parametrize("repetitions", [1, 2, 5, 10])
-def test_halves_are_equal_disjoint_and_stratified(repetitions):
-    everything = grid(7, repetitions)
-    enrolment, query = halves(everything, seed=42)
-    assert sorted(indices(enrolment) + indices(query)) == indices(everything)
-    one, two = (np.histogram2d(h.speaker, h.digit, (np.arange(8), np.arange(11)))[0] for h in (enrolment, query))
-    assert (one.sum(axis=1) == two.sum(axis=1)).all() and np.abs(one - two).max() <= repetitions % 2
-    again, other = (indices(halves(everything, seed)[1]) for seed in (42, 1))
-    assert again == indices(query) != other
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_every_query_speaker_is_enrolled_and_no_clip_is_lost(seed):
-    everything = numbered([0, 1, 1, 2, 3, 3, 3], [5, 0, 1, 7, 2, 2, 3])
-    enrolment, query = halves(everything, seed)
-    assert set(query.speaker) <= set(enrolment.speaker) == {0, 1, 2, 3}
-    assert sorted(indices(enrolment) + indices(query)) == list(range(7))
-    assert {1, 3} <= set(query.speaker)
-
-
-def test_no_speaker_with_two_clips_is_one_line():
-    with pytest.raises(UserError, match="--ratio") as caught:
-        halves(numbered([0, 1, 2], [0, 1, 2]), seed=0)
-    assert "\n" not in str(caught.value)
-
-
-def test_other_digits_are_queried_than_enrolled_in_both_directions():
-    everything = grid(4, 3)
-    (enrolled, asked), (enrolled_too, asked_too) = digit_parts(everything)
-    assert set(enrolled.digit) == set(everything.digit[asked_too]) == set(range(5))
-    assert set(enrolled_too.digit) == set(everything.digit[asked]) == set(range(5, 10))
-    assert sorted([*asked, *asked_too]) == indices(everything), "each clip is asked once"
-
-
-def test_speakers_with_digits_on_one_side_only_are_left_out():
-    low, high = 0, 9
-    (enrolled, asked), _ = digit_parts(numbered([0, 0, 1, 2], [low, high, low, high]))
-    assert (indices(enrolled), asked.tolist()) == ([0], [1])
-    assert digit_parts(numbered([1, 2], [low, high])) == []
+def test_the_script_changes_the_microphones_of_the_test_clips_alone(tone_data):
+    """Its labels, too, are in the order of the embeddings."""
+    train, same, changed = task4.embed_sets(task4.LogMelStatistics(), tone_data)["logmel"]
+    assert len(train) == len(tone_data.examples["train"]) and len(same) == len(changed) == 20
+    assert (np.abs(same - changed).max(axis=1) > 0.1).all()
+    (waveform, digit, _), *_ = tone_data.loader("test")
+    assert np.allclose(task4.LogMelStatistics()(waveform)["logmel"], same[: len(digit)], atol=1e-4)
+    assert digit.tolist() == tone_data.examples["test"].digit[: len(digit)].tolist()
 
 
 # --- identification
 
-# One clip per speaker on two rings: four far out on the axes (0-3), four near the middle on the diagonals (4-7).
-RINGS = points([[5, 0], [0, 5], [-5, 0], [0, -5], [1, 1], [-1, 1], [-1, -1], [1, -1]], range(8))
+
+def nearest(z: np.ndarray, speaker: np.ndarray, enrolled: np.ndarray, query: np.ndarray) -> int:
+    """The speaker for whom the nearest enrolled clips vote, each with the inverse of its distance."""
+    distances, votes = [], dict.fromkeys(speaker, 0.0)
+    for row in enrolled:
+        cosine = query @ z[row] / np.linalg.norm(query) / np.linalg.norm(z[row])
+        distances.append((1 - cosine, speaker[row]))
+    for distance, name in sorted(distances)[:K]:
+        votes[name] += 1 / distance
+    return max(votes, key=votes.get)
 
 
-def accuracy(enrolment: Embeddings, query: Embeddings) -> float:
-    return float((fit_neighbours(enrolment, "1d", seed=0).predict(query.z["1d"]) == query.speaker).mean())
+def test_queries_are_identified_by_their_nearest_neighbours_in_angle():
+    z, _, speaker = spoken(5, 16, 1.0)
+    z *= np.random.default_rng(1).uniform(0.1, 10, (len(z), 1))  # lengths say nothing
+    enrolled, queried = np.arange(0, 80, 2), np.arange(1, 80, 2)
+    answers = ask(z, z, speaker, [(enrolled, queried)], K)
+    assert answers.predicted.tolist() == [nearest(z, speaker, enrolled, z[row]) for row in queried]
+    assert answers.speaker.tolist() == speaker[queried].tolist() and 0.5 < answers.correct.mean() < 1
+    both = ask(z, z, speaker, [(enrolled, queried), (queried, enrolled)], K)
+    assert both.predicted[:40].tolist() == answers.predicted.tolist() and len(both.correct) == 80
+    one = ask(z, z, speaker, [(enrolled, queried[:1])], K)
+    assert one.predicted[0] == answers.predicted[0], "queries have no influence on each other"
 
 
-def test_the_nearest_neighbour_is_nearest_in_angle():
-    # By Euclidean distance the first query is nearer to speaker 4, the second to speaker 0.
-    knn = fit_neighbours(RINGS, "1d", seed=0)
-    assert knn.n_neighbors == 1 and knn.predict(np.array([[0.9, 0.1], [4.6, 3.9]])).tolist() == [0, 4]
-
-
-def test_shuffled_speakers_are_identified_at_chance():
-    enrolment, query = clusters(10, 40, 0.3), clusters(10, 40, 0.3, seed=1)
-    rng = np.random.default_rng(2)
-    for shuffled in (
-        (enrolment._replace(speaker=rng.permutation(enrolment.speaker)), query),
-        (enrolment, query._replace(speaker=rng.permutation(query.speaker))),
-    ):
-        assert 0.02 < accuracy(*shuffled) < 0.2
-
-
-def test_the_number_of_neighbours_is_chosen_across_digits_where_other_digits_are_asked():
-    """Each digit of a speaker has a place of its own, in which the nearest clips are those of another speaker."""
-    rng = np.random.default_rng(0)
-    speaker, digit = np.repeat([0, 1], 250), np.arange(500) % 5
-    # What one digit has in common is strong, and the voice, in the last dimension, is weak.
-    z = np.hstack([3 * np.eye(10)[digit + 5 * speaker], (2.0 * speaker - 1)[:, None] + 3 * rng.normal(size=(500, 1))])
-    enrolment = points(z, speaker, digit)
-    assert fit_neighbours(enrolment, "1d", seed=0).n_neighbors == 1
-    assert fit_neighbours(enrolment, "1d", seed=0, across_digits=True).n_neighbors > 1
-
-
-def test_queries_over_other_microphones_meet_the_same_enrolment():
-    rng = np.random.default_rng(0)
-    speaker, digit = np.repeat(np.arange(6), 20), np.arange(120) % 10
-    clean = points(rng.normal(size=(6, 8))[speaker] + 0.5 * rng.normal(size=(120, 8)), speaker, digit)
-    results, predicted, curve, correct, _ = recognise(clean, clean, "1d", seed=0)
-    for key in ("text_independent_acc", "eer", "eer_3_clips", "eer_5_clips", "same_digit_eer", "other_digits_eer"):
-        assert results[key] == results[f"mismatch_{key}"]
-    assert results["test_acc"] == results["mismatch_acc"] == (predicted == halves(clean, 0)[1].speaker).mean() > 0.8
-    assert results["text_independent_acc"] == correct[""].mean() and len(correct[""]) == 120
-    assert curve.eer == results["eer"]
-    assert results["eer_5_clips"] < results["eer_3_clips"] < results["eer"] < 0.4
-    noise = points(rng.normal(size=(120, 8)), speaker, digit)
-    changed, again, *_ = recognise(clean, noise, "1d", seed=0)
-    kept = [key for key in results if not key.startswith("mismatch")]
-    assert [changed[key] for key in kept] == [results[key] for key in kept] and again.tolist() == predicted.tolist()
-    assert changed["mismatch_acc"] < 0.4 and changed["mismatch_eer"] > 0.35
-
-
-def test_predictions_do_not_depend_on_other_queries_nor_on_the_labels_of_queries():
-    clean = clusters(6, 24, 1.5)
-    results, predicted, *_ = recognise(clean, clean, "1d", seed=0)
-    assert results["k"] > 1 and 0.3 < results["test_acc"] < 1
-    enrolment, query = halves(clean, 0)
-    knn = fit_neighbours(enrolment, "1d", seed=0)
-    assert [knn.predict(query.z["1d"][i : i + 1])[0] for i in range(0, 72, 12)] == predicted[::12].tolist()
-    relabelled = clean.speaker.copy()
-    relabelled[np.isin(clean.z["1d"][:, 0], query.z["1d"][:, 0])] = 5
-    again = recognise(clean, clean._replace(speaker=relabelled), "1d", seed=0)
-    assert again.predicted.tolist() == predicted.tolist() and again.results["k"] == results["k"]
+def test_another_channel_changes_the_results_of_its_queries_alone():
+    z, digit, speaker = spoken(6, 40, 0.6)
+    same = recognise(z, z, digit, speaker, K, 0)
+    changed = recognise(z, np.random.default_rng(1).normal(size=z.shape), digit, speaker, K, 0)
+    one, other = metrics(same, NAMES), metrics(changed, NAMES)
+    assert all(other[key] == value for key, value in one.items() if not key.startswith("mismatch"))
+    assert all(one[f"mismatch_{key}"] == one[key] for key in ("eer", "text_independent_acc", "text_independent_eer"))
+    assert other["mismatch_acc"] < 0.4 < 0.8 < other["test_acc"] and other["mismatch_eer"] > 0.35 > other["eer"]
+    difference, key = minus(same, changed, "noise"), "mismatch_text_independent_acc"
+    assert difference["minus_noise"] == 0 and difference["mismatch_minus_noise"] == pytest.approx(one[key] - other[key])
 
 
 # --- verification
 
 
-def compare(enrolment: Embeddings, query: Embeddings):
-    return verify(count_similarities(enrolment, query, "1d").sum(axis=0))
+def naive_rates(scores: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False accepts and rejects at each threshold, where each speaker and each ordered pair counts the same."""
+    own, accepts, rejects = np.unique(own, return_inverse=True)[1], [], []
+    for threshold in [*np.unique(scores), np.inf]:
+        pairs = np.array([[(scores[own == a, b] >= threshold).mean() for b in np.unique(own)] for a in np.unique(own)])
+        different = ~np.eye(len(pairs), dtype=bool)
+        accepts.append(pairs[different].mean())
+        rejects.append(1 - np.diag(pairs).mean())
+    return np.array(accepts), np.array(rejects)
+
+
+def naive_eer(scores: np.ndarray, own: np.ndarray) -> float:
+    accepts, rejects = naive_rates(scores, own)
+    return float(np.interp(0, rejects - accepts, rejects))
+
+
+def test_verification_compares_each_query_with_the_mean_of_each_speakers_embeddings():
+    z, _, speaker = spoken(5, 14, np.repeat(np.linspace(0.3, 4, 5), 14)[:, None])  # the means differ in length
+    z *= np.random.default_rng(1).uniform(0.1, 10, (len(z), 1))
+    enrolled = np.arange(0, 70, 2)
+    queried = np.setdiff1d(np.arange(70), enrolled)[:-5]  # the last speaker has two queries
+    scores = np.zeros((len(queried), 5))
+    for row, clip in enumerate(queried):
+        for name in range(5):
+            model = np.mean([z[i] / np.linalg.norm(z[i]) for i in enrolled if speaker[i] == name], axis=0)
+            scores[row, name] = z[clip] @ model / np.linalg.norm(z[clip]) / np.linalg.norm(model)
+    found = ask(z, z, speaker, [(enrolled, queried)], K).verification
+    assert found.eer == pytest.approx(naive_eer(scores, speaker[queried]), abs=1e-6) and 0.1 < found.eer < 0.45
+    accepts, rejects = naive_rates(scores, speaker[queried])
+    area = np.trapezoid(found.false_rejects, -found.false_accepts)
+    assert area == pytest.approx(np.trapezoid(rejects, -accepts), abs=1e-6)
+
+
+@pytest.mark.parametrize("clips", [4, 15])
+def test_the_interval_of_an_equal_error_rate_is_the_jackknife_over_speakers(clips):
+    rng = np.random.default_rng(0)
+    own = np.repeat(np.arange(7), rng.integers(2, clips, 7))
+    scores = rng.normal(size=(len(own), 7)).astype(np.float32)
+    scores[np.arange(len(own)), own] += rng.uniform(0.5, 2.5, 7)[own]  # some speakers are told apart better
+    result = verify(scores, own)
+    without = [naive_eer(np.delete(scores[own != one], one, axis=1), own[own != one]) for one in range(7)]
+    reach = 2.4469 * np.sqrt(6 / 7 * np.sum((np.array(without) - np.mean(without)) ** 2))
+    assert result.eer == pytest.approx(naive_eer(scores, own), abs=1e-6)
+    assert result.eer_ci95 == pytest.approx([max(result.eer - reach, 0), result.eer + reach], abs=0.01)
 
 
 @pytest.mark.parametrize(
-    "same, different, expected",
+    ("same", "different", "expected"),
     [
-        ([0.9, 0.8, 0.7], [0.3, 0.2], 0.0),
-        ([0.1, 0.2], [0.8, 0.9, 0.7], 1.0),
-        ([0.9, 0.6, 0.3], [0.8, 0.4, 0.1], 1 / 3),
-        ([1, 3], [2], 1 / 2),
-        ([0.5, 0.5], [0.5, 0.5, 0.5], 1 / 2),
+        ([0.9, 0.8, 0.7, 0.6], [0.3, 0.2, 0.1, 0.0], 0.0),
+        ([0.1, 0.2, 0.3, 0.2], [0.8, 0.9, 0.7, 0.6], 1.0),
+        ([0.9, 0.8, 0.7, 0.3], [0.6, 0.2, 0.1, 0.0], 1 / 4),
+        ([0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5], 1 / 2),
         ([3, 2, 2, 2], [2, 1, 1, 1], 3 / 16),  # a tie of both kinds, interpolated: x = 3/4 - 3x
     ],
 )
 def test_equal_error_rate_of_hand_placed_scores(same, different, expected):
-    truth = np.repeat([True, False], [len(same), len(different)])
-    eer, _ = equal_error_rate(np.array([*same, *different], dtype=float), truth)
-    assert eer == pytest.approx(expected, abs=1e-9)
+    own = np.array([0, 0, 1, 1])
+    scores = np.where(own[:, None] == np.arange(2), np.array(same)[:, None], np.array(different)[:, None])
+    result = verify(scores, own)
+    assert result.eer == pytest.approx(expected, abs=1e-9)
+    assert result.eer_ci95 == [0, 1], "without one of two speakers, there is nobody to mistake for the other"
 
 
-@pytest.mark.parametrize("decimals", [0, 1, 8])
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
-def test_the_equal_error_rate_lies_on_the_receiver_operating_characteristic(share, decimals):
-    rng = np.random.default_rng(7)
-    truth = rng.random(400) < share
-    scores = np.round(rng.normal(size=400) + truth, decimals)  # the fewer decimals, the more ties
-    eer, threshold = equal_error_rate(scores, truth)
-    false_accepts, true_accepts, _ = roc_curve(truth, scores)
-    expected = np.interp(0, false_accepts - (1 - true_accepts), false_accepts)
-    assert eer == pytest.approx(expected, abs=1e-9) and 0.02 < expected < 0.6
-
-    def gap(at: float) -> float:
-        return (scores[truth] < at).mean() - (scores[~truth] >= at).mean()
-
-    assert gap(scores[scores < threshold].max()) < 1e-9 and (gap(threshold) > -1e-9 or threshold == scores.max())
+def test_every_speaker_weighs_the_same_in_verification_and_one_cannot_be_verified():
+    rng = np.random.default_rng(0)
+    own = np.repeat(np.arange(5), 8)
+    scores = rng.normal(size=(40, 5)) + 1.5 * np.eye(5)[own]
+    often = np.concatenate([np.arange(40), *[np.flatnonzero(own == 3)] * 9])
+    one, other = verify(scores, own), verify(scores[often], own[often])
+    assert one.eer == pytest.approx(other.eer, abs=1e-9) and one.eer_ci95 == pytest.approx(other.eer_ci95, abs=1e-6)
+    assert verify(scores[:, :1], np.zeros(40)) is None
+    z, digit, speaker = spoken(1, 20, 1.0)
+    results = metrics(recognise(z, z, digit, speaker, K, 0), NAMES)
+    assert results["test_acc"] == results["chance"] == 1 and "eer" not in results
 
 
-def test_verification_compares_all_pairs_by_the_angle_between_them():
-    enrolment, query = clusters(4, 30, 1.0, seed=6), clusters(4, 30, 1.0, seed=7)
-    query.z["1d"][:] *= np.arange(1, 121)[:, None]
-    cosine = [[x @ y / np.sqrt((x @ x) * (y @ y)) for y in query.z["1d"]] for x in enrolment.z["1d"]]
-    truth = enrolment.speaker[:, None] == query.speaker
-    eer, _ = equal_error_rate(np.ravel(cosine), truth.ravel())
-    result = compare(enrolment, query)
-    assert result.eer == pytest.approx(eer, abs=0.004) and 0.05 < eer < 0.5
-    false_accepts, true_accepts, _ = roc_curve(truth.ravel(), np.ravel(cosine))
-    area = auc(result.false_accepts, 1 - result.false_rejects)
-    assert area == pytest.approx(auc(false_accepts, true_accepts), abs=0.002)
+# --- what removes the digits
 
 
-def test_every_speaker_weighs_the_same_in_verification():
-    enrolment, query = clusters(5, 20, 1.0), clusters(5, 20, 1.0, seed=1)
-    often = query.take(np.concatenate([np.arange(100), *[np.flatnonzero(query.speaker == 3)] * 9]))
-    one, other = compare(enrolment, query), compare(enrolment, often)
-    assert one.eer == pytest.approx(other.eer, abs=1e-6) and one.eer_ci95 == pytest.approx(other.eer_ci95, abs=1e-6)
+def digits_and_voices(seed: int, speakers: int, rows: int = 600) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Embeddings in which the digit weighs ten times as much as the speaker; the directions are always the same."""
+    rng, fixed = np.random.default_rng(seed), np.random.default_rng(0)
+    digit, speaker = np.arange(rows) % 10, np.arange(rows) // 10 % speakers
+    digits, axes = 10 * fixed.normal(size=(10, 12)), fixed.normal(size=(4, 12))
+    return (
+        digits[digit] + rng.normal(size=(speakers, 4))[speaker] @ axes + 0.1 * rng.normal(size=(rows, 12)),
+        digit,
+        speaker,
+    )
 
 
-def test_pairs_with_the_same_digit_are_counted_apart():
-    enrolment, query = grid(3, 2), grid(3, 2)
-    different, same = count_similarities(enrolment, query, "1d")
-    assert (same.sum(axis=2) == 40).all() and (different.sum(axis=2) == 360).all()
+def share(z: np.ndarray, label: np.ndarray) -> float:
+    """The share of the variance that lies between the means of the labels."""
+    means = np.stack([z[label == each].mean(axis=0) for each in np.unique(label)])
+    return float(means[np.unique(label, return_inverse=True)[1]].var(axis=0).sum() / z.var(axis=0).sum())
 
 
-def test_averages_are_over_clips_of_one_speaker_without_repetition():
-    averages = average_clips(numbered([0] * 7 + [1] * 3 + [2] * 2, np.zeros(12)), "1d", 3, seed=0)
-    assert np.bincount(averages.speaker).tolist() == [8, 4], "four groupings; two clips are too few"
-    clips = Embeddings({"1d": np.eye(7)}, np.zeros(7), np.zeros(7, dtype=int))
-    z = average_clips(clips, "1d", 3, seed=0).z["1d"]
-    assert sorted(np.unique(z)) == pytest.approx([0, 1 / 3]) and (z.reshape(4, 2, 7).sum(axis=1) < 0.4).all()
+def test_digits_disappear_and_speakers_stay():
+    (train, train_digit, _), (z, digit, speaker) = digits_and_voices(1, 20), digits_and_voices(2, 6)
+    rotated, whitened = (DigitRemover(0.1, power).fit(train, train_digit) for power in (0, 0.3))
+    without = rotated.transform(z)
+    assert share(z, digit) > 0.9 and share(without, digit) < 0.25
+    assert share(z, speaker) < 0.1 and share(without, speaker) > 0.6
+    assert share(whitened.transform(z), speaker) > 0.4, "the axes of the voice are not drowned"
+    np.testing.assert_allclose(without[:5], [rotated.transform(row[None])[0] for row in z[:5]], atol=1e-9)
 
 
-@pytest.mark.parametrize("speakers", [[3, 3, 3], [1]])
-def test_pairs_of_one_kind_cannot_be_verified(speakers):
-    clips = points(np.eye(3)[: len(speakers)], speakers)
-    assert compare(clips, clips) is None
-    assert compare(points(np.eye(2), [0, 1]), points(np.eye(2), [2, 3])) is None
+@pytest.mark.parametrize("power", [0.0, 0.3, 0.5])
+def test_variances_are_equalised_as_far_as_the_power_says(power):
+    """One digit has nothing but its mean to remove."""
+    x = np.random.default_rng(0).normal(size=(500, 3)) * [10, 1, 0] @ [[0.6, 0.8, 0], [-0.8, 0.6, 0], [0, 0, 1]]
+    variance = np.linalg.eigvalsh(np.cov(x, rowvar=False)).clip(min=0)
+    z = DigitRemover(0.1, power).fit_transform(x, np.full(500, 4))
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-9)
+    expected = variance / (variance + 0.01 * variance.mean()) ** (2 * power)
+    np.testing.assert_allclose(np.cov(z, rowvar=False), np.diag(expected), atol=1e-6)
 
 
-def test_the_equal_error_rate_of_few_pairs_is_interpolated_and_that_of_distinct_speakers_is_zero():
-    counts = np.zeros((2, 2, 1000))
-    counts[0, 0, [100, 900]] = counts[0, 1, 500] = 1  # half of the genuine pairs lie below the only other one
-    assert verify(counts).eer == 0.5
-    for speakers in (2, 3, 4, 8):
-        distinct = points(np.repeat(np.eye(8)[:speakers], 3, axis=0), np.repeat(np.arange(speakers), 3))
-        curve = compare(distinct, distinct)
-        assert curve.eer == 0 and curve.eer_ci95 == ([0, 1] if speakers < 4 else [0, 0])
-
-
-def test_the_interval_of_an_equal_error_rate_is_over_speakers():
-    """Speakers who differ in how well they are told apart: more clips of them do not narrow the interval."""
-    centres = np.random.default_rng(0).normal(size=(10, 8))
-
-    def corpus(clips: int, seed: int) -> Embeddings:
-        speaker = np.repeat(np.arange(10), clips)
-        spread = np.linspace(0.3, 3, 10)[speaker, None]
-        return points(centres[speaker] + spread * np.random.default_rng(seed).normal(size=(len(speaker), 8)), speaker)
-
-    curve = compare(corpus(12, 1), corpus(12, 2))
-    low, high = curve.eer_ci95
-    assert low < curve.eer < high and high - low > 0.05
-    low_of_many, high_of_many = compare(corpus(60, 1), corpus(60, 2)).eer_ci95
-    assert high_of_many - low_of_many > 0.6 * (high - low)
+@pytest.mark.parametrize("digits", [[3], [3, 8], [0, 1, 2]])
+def test_corpora_with_few_digits_and_equal_clips_can_be_compared_too(digits):
+    z, digit, speaker = (part[np.isin(np.arange(600) % 10, digits)] for part in digits_and_voices(1, 5))
+    without = DigitRemover(0.1, 0.3).fit_transform(z, digit)
+    assert share(without, speaker) > 0.4 and share(without, digit) < 0.3
+    equal = np.full((4, 3), 0.7)
+    assert np.abs(DigitRemover(0.1, 0.3).fit_transform(equal, np.arange(4) % len(digits))).max() < 1e-9

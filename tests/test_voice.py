@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from common.modules import ContrastiveModel, DigitClassifier
 from conftest import tone
 
-from common.corpus.decode import read_clip, standardise
-from common.modules import ContrastiveModel, DigitClassifier
+from common.corpus.cache import read_clip, standardise
 
 
 def save(model: torch.nn.Module) -> None:

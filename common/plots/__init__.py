@@ -17,14 +17,13 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
-from scipy.special import ndtri
+from sklearn.metrics import confusion_matrix
 
 from common.run import PICTURE_MARK, model_name, shortened, write_atomically
 
 if TYPE_CHECKING:
     from common.data import SpokenDigits
     from common.evaluate import Predictions
-    from common.speakers import Verification
 
 MORE_FONTS = re.compile("CJK|PingFang|YaHei|WenQuanYi|Arial Unicode")  # for names in more languages, if installed
 STYLE = {
@@ -39,9 +38,6 @@ STYLE = {
 # Okabe and Ito's colours without yellow, which is too light on white.
 BLUE, GREEN, ORANGE = "#0072B2", "#009E73", "#D55E00"
 COLORS = (BLUE, "#E69F00", GREEN, "#CC79A7", "#56B4E9", ORANGE, "#000000")
-LINES = {"1d": (BLUE, "-"), "2d": (ORANGE, "--"), "concat": (GREEN, "-."), "fusion": ("#CC79A7", "-")}
-LINES |= {"untrained": ("0.6", ":"), "logmel": ("0.4", ":"), "supervised": ("0.55", "--")}  # controls
-ERROR_RATES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)  # on the axes of a detection error trade-off
 Measured = tuple[float, list[float]]  # an accuracy and its 95% interval
 MAX_CLASSES = 26  # of a confusion matrix that has room for every number and name
 
@@ -122,7 +118,7 @@ def draw_accuracies(
             values = np.array([results[row][0] for row in rows])
             low, high = np.array([results[row][1] for row in rows]).T
             bars, label = [values - low, high - values], model_name(name)
-            color = LINES[name][0] if name in LINES else (BLUE, ORANGE, GREEN)[index]
+            color = (BLUE, ORANGE, GREEN)[index]
             axes.errorbar(values, y, xerr=bars, fmt="os"[index % 2], capsize=2, color=color, label=label)
             for value, place in zip(values, y, strict=True):
                 right_of_axes = axes.get_yaxis_transform()
@@ -160,6 +156,16 @@ def draw_probes(path: Path, results: dict[str, dict], caption: str) -> None:
     draw_accuracies(path, series, title, f"{caption}, 95% intervals over speakers", lines)
 
 
+def draw_speakers(path: Path, results: dict[str, dict], caption: str) -> None:
+    """Draw how many queries of other digits task 4 identifies, over the same channel and over others."""
+    keys = {"same microphone": "text_independent", "other microphones": "mismatch_text_independent"}
+    if all("text_independent_acc" in row for row in results.values()):
+        series = {label: {name: measured(row, key) for name, row in results.items()} for label, key in keys.items()}
+        lines = {"chance": results["1d"]["text_independent_chance"]}
+        title = "Speakers identified by other digits than enrolled"
+        draw_accuracies(path, series, title, f"{caption}, 95% intervals over speakers", lines)
+
+
 def draw_confusion(
     path: Path, true: np.ndarray, predicted: np.ndarray, title: str, caption: str, names: Sequence[str] = "0123456789"
 ) -> None:
@@ -169,8 +175,7 @@ def draw_confusion(
         true, predicted: [n] indices into ``names``. Classes that do not occur are left out.
     """
     classes = np.union1d(true, predicted)
-    rows, columns = ((indices == classes[:, None]).astype(int) for indices in (true, predicted))  # [classes, n]
-    counts = rows @ columns.T
+    counts = confusion_matrix(true, predicted, labels=classes)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     step = -(-len(classes) // MAX_CLASSES)
     labels = [ending(names[index], 14) for index in classes[::step]]
@@ -187,31 +192,3 @@ def draw_confusion(
             axis.set_ticks(range(0, len(classes), step), labels, fontsize=9)
         axes.tick_params(axis="x", rotation=90 if max(map(len, labels)) > 2 else 0)
         axes.set(xlabel="predicted", ylabel="true")
-
-
-def draw_det(path: Path, curves: dict[str, "Verification | None"], title: str, caption: str) -> None:
-    """Draw detection error trade-offs on normal-deviate axes (Martin et al., Eurospeech 1997), with the EERs marked.
-
-    Args:
-        curves: {"1d", "2d", "concat" or a control: its error rates, or None if they could not be measured}.
-    """
-    ticks = ndtri(ERROR_RATES)
-    with picture(path, 5.8, 6, title, caption) as figure:
-        axes = figure.subplots()
-        axes.plot(ticks, ticks, color="0.8", linewidth=1, label="equal errors")
-        for name, curve in curves.items():
-            if curve is not None:
-                color, line = LINES[name.split("_")[0]]  # "1d_without_digits" as "1d"
-                # The normal deviate of no errors is infinite: they are drawn at the edge of the plot.
-                x, y = ndtri(np.clip([curve.false_accepts, curve.false_rejects], ERROR_RATES[0], 0.999))
-                eer = ndtri(max(curve.eer, ERROR_RATES[0]))
-                low, high = curve.eer_ci95
-                label = f"{model_name(name)}: EER {curve.eer:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
-                axes.plot(x, y, line, color=color, label=label)
-                axes.plot(eer, eer, "o", color=color, markeredgecolor="white")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_ticks(ticks, [f"{100 * rate:g}%" for rate in ERROR_RATES])
-        limits = (ticks[0] - 0.05, ticks[-1])
-        axes.set(xlim=limits, ylim=limits, xlabel="false accepts", ylabel="false rejects", aspect="equal")
-        axes.grid(color="0.93")
-        axes.legend(loc="upper right")

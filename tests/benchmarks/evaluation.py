@@ -23,14 +23,14 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from common.modules import ContrastiveModel, DigitClassifier
+from common.speaker_space import SpeakerSpace
 from timing import interleave, ratio, show, timed
 
 from common.data import SpokenDigits
 from common.evaluate import Embeddings, embed, linear_probe, tsne
-from common.modules import ContrastiveModel, DigitClassifier
 from common.run.cli import Settings
 from common.run.output import Run
-from common.speaker_space import SpeakerSpace
 from common.speakers import count_similarities, fit_neighbours, halves, verify
 from common.training import fit
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from common.modules import ContrastiveModel, DigitClassifier
 from timing import interleave, ratio, show, timed
 
 from common.data import SpokenDigits
-from common.modules import ContrastiveModel, DigitClassifier
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
 from common.training import fit

@@ -30,9 +30,8 @@ import soundfile
 from timing import show
 
 from common.audio import SAMPLES
-from common.corpus.cache import open_cache
-from common.corpus.clips import Clip, open_folder
-from common.corpus.decode import read_clip, standardise
+from common.corpus import Clip, open_folder
+from common.corpus.cache import open_cache, read_clip, standardise
 
 BATCH = 1000  # files
 SPEAKERS = ("01", "2", "a b", "Zoë", "李", "٣", "-x", "$a_", "line\nend", "\udcff\udcfe", "'\"%s{}", "long" * 50)

@@ -14,14 +14,14 @@ import time
 from typing import Any
 
 import torch
+from common.modules import ContrastiveModel, DigitClassifier
 from timing import repeatedly, show
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from common.batches import Batch
-from common.modules import ContrastiveModel, DigitClassifier
+from common.data import Batch
 from common.run.cli import keep_freed_memory
 
 BATCH, ROUNDS = 64, 7

@@ -31,6 +31,7 @@ import soundfile
 import torch
 import torch.nn.functional as F
 import torchaudio
+from common.modules import DigitClassifier
 from original import ENCODERS, ORIGINAL_DIM
 from scipy.signal import resample_poly
 from timing import interleave, ratio, repeatedly, show, timed
@@ -40,11 +41,9 @@ from tqdm import tqdm
 
 from common import data as common_data
 from common.audio import SAMPLE_RATE, LogMel, to_float
-from common.corpus import synthetic
+from common.corpus import SYNTHETIC_MARKER, Clip, Corpus, audiomnist_names, open_folder, synthetic
 from common.corpus.cache import open_cache
-from common.corpus.clips import SYNTHETIC_MARKER, Clip, Corpus, audiomnist_names, open_folder
 from common.data import SpokenDigits
-from common.modules import DigitClassifier
 from common.run.cli import Settings
 from common.run.output import Run
 from common.training import fit

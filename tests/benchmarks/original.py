@@ -16,12 +16,12 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from common.modules import DigitClassifier
 from timing import interleave, ratio, repeatedly, show
 from torch import Tensor, nn
 
 from common.audio import SAMPLE_RATE, LogMel, to_float
 from common.encoders import EMBEDDING_DIM, Encoder1D, Encoder2D
-from common.modules import DigitClassifier
 
 BATCH = 64
 CHANNELS = (1, 64, 128, 256, 512)

@@ -24,12 +24,12 @@ import threading
 import time
 from pathlib import Path
 
+from common.modules import DigitClassifier
 from timing import show, timed
 from tqdm import tqdm
 
 from common.data import SpokenDigits
 from common.evaluate import predict_digits
-from common.modules import DigitClassifier
 from common.run.cli import Settings, keep_freed_memory
 from common.run.output import Run
 from common.training import fit

@@ -17,12 +17,10 @@ import numpy as np
 import pytest
 import soundfile
 from benchmarks import fuzz_audio
-from common.corpus.clips import Corpus, open_folder
-from common.corpus.decode import read_clip, standardise
 
 from common.audio import SAMPLES
-from common.corpus import cache
-from common.corpus.cache import CachedCorpus, open_cache
+from common.corpus import Corpus, cache, open_folder
+from common.corpus.cache import CachedCorpus, open_cache, read_clip, standardise
 from common.run import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork")  # torch's threads are idle while the workers are started

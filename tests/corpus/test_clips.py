@@ -5,8 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from common.corpus.clips import SYNTHETIC_NAME, Clip, Corpus, audiomnist_names, open_folder, speaker_names
 
+from common.corpus import SYNTHETIC_NAME, Clip, Corpus, audiomnist_names, open_folder, speaker_names
 from common.run import UserError
 
 AUDIOMNIST = Corpus("AudioMNIST", audiomnist_names(), None)

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.corpus import source
-from common.corpus.clips import SYNTHETIC_NAME, open_folder
+from common.corpus import SYNTHETIC_NAME, open_folder, source
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from common.audio import SAMPLES
-from common.corpus.decode import read_clip, standardise
+from common.corpus.cache import read_clip, standardise
 
 
 def sine(frequency: float, seconds: float, rate: int) -> np.ndarray:

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from common.corpus.clips import Clip
 
-from common.corpus import source
+from common.corpus import Clip, source
 from common.corpus.source import MARKER, DownloadError, downloaded_commit, is_managed
 from common.run import UserError
 

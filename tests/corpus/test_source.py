@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from common.corpus.clips import SYNTHETIC_MARKER, SYNTHETIC_NAME, audiomnist_names
 
-from common.corpus import source
+from common.corpus import SYNTHETIC_MARKER, SYNTHETIC_NAME, audiomnist_names, source
 from common.corpus.source import AUDIOMNIST_DIR, find_corpus
 from common.run import UserError
 

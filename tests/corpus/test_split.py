@@ -5,8 +5,8 @@ from itertools import product
 
 import numpy as np
 import pytest
-from common.corpus.clips import Clip, Corpus, audiomnist_names, split_clips
 
+from common.corpus import Clip, Corpus, audiomnist_names, split_clips
 from common.run import UserError
 
 AUDIOMNIST = Corpus("AudioMNIST", audiomnist_names(), None)

@@ -7,9 +7,15 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from common.corpus.clips import AUDIOMNIST_SPEAKERS, SYNTHETIC_MARKER, SYNTHETIC_NAME, audiomnist_names, open_folder
 
-from common.corpus import synthetic
+from common.corpus import (
+    AUDIOMNIST_SPEAKERS,
+    SYNTHETIC_MARKER,
+    SYNTHETIC_NAME,
+    audiomnist_names,
+    open_folder,
+    synthetic,
+)
 from common.run import UserError
 
 pytest.importorskip("espeakng_loader")

@@ -12,8 +12,7 @@ from scipy.stats import norm
 from common.evaluate import tsne
 from common.plots import draw_accuracies, draw_confusion, draw_det, draw_learning_curves
 from common.plots.embeddings import draw_embeddings
-from common.run.console import UserError
-from common.run.files import is_own_picture
+from common.run import UserError, is_own_picture
 from common.speakers import Verification
 
 # Files that other tests left open may be collected here; they are not of pictures.

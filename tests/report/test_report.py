@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.corpus.clips import SYNTHETIC_NAME
+from common.corpus import SYNTHETIC_NAME
 from common.report import TASKS
 
 FOLDERS = [Path(name) for name in TASKS]

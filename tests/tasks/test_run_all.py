@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from common.corpus.clips import SYNTHETIC_NAME
+from common.corpus import SYNTHETIC_NAME
 
 # In place of each task: notes its flags, writes the metrics of task 1, and ends with the code that the test wants.
 STAND_IN = """

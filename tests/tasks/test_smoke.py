@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.corpus.clips import SYNTHETIC_NAME
+from common.corpus import SYNTHETIC_NAME
 
 pytestmark = pytest.mark.slow
 
