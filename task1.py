@@ -27,7 +27,7 @@ from common.plots import draw_classifier, draw_conditions
 from common.plots.learned import draw_learned
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run, store_temperature
-from common.saliency import clips_of_each_digit, explain
+from common.saliency import clip_of_each_digit, explain
 from common.training import fit
 
 DEFAULTS = Settings(output_dir=Path("task1_supervised"), epochs=50, lr=4e-3)
@@ -64,8 +64,7 @@ def main(settings: Settings) -> None:
         for name in models:
             draw_classifier(run.folder, name, histories[name], tests[name], data)
         draw_conditions(run.folder / "conditions.png", results, data.caption("test"))
-        few = clips_of_each_digit(data, 5)
-        explained = {name: explain(model.network, few) for name, model in models.items()}
+        explained = {name: explain(model.network, clip_of_each_digit(data)) for name, model in models.items()}
         filters = models["1d"].network.embedder.get_parameter("encoders.1d.filterbank.weight").squeeze(1)
         draw_learned(run.folder / "learned.png", filters, explained, data.caption("test"))
 

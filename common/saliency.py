@@ -18,39 +18,53 @@ from common.data import Batch, SpokenDigits
 
 GROUPS = 8
 STRETCH, FADE = SAMPLE_RATE // 20, SAMPLE_RATE // 100  # samples: 50 ms, and 10 ms, because a sudden end is a click
-SHARES = (0.0, 0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)  # of the time-frequency bins of a clip that are occluded
 
 
 class Explanation(NamedTuple):
-    """What a model decides by in the first clip of each digit, and a test of that on all clips."""
+    """What a model decides by in some clips."""
 
-    digit: np.ndarray  # [n] the digits that occur
-    log_mel: np.ndarray  # [n, F, T]
-    probability: np.ndarray  # [n] of the true digit
-    drop: np.ndarray  # [n, G, S] of that probability, see ``occlusion``
-    curves: dict[str, np.ndarray]  # {which regions are occluded first: [shares]}, see ``deletion_curve``
-    clips: int  # behind each curve
+    digit: np.ndarray  # [B]
+    log_mel: np.ndarray  # [B, F, T]
+    probability: np.ndarray  # [B] of the true digit
+    drop: np.ndarray  # [B, G, S] of that probability when a region is silent
 
 
-def filter_shape(filters: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre frequency and bandwidth of filters at 16 kHz, in Hz: [C, size] -> [C], [C].
-
-    Half of a filter's power lies below its centre, and half of it in the bandwidth, between the quartiles. A little
-    power far away, such as at 0 Hz, moves the median less than a mean, and cannot make it jump like a peak.
-    """
-    power = torch.fft.rfft(filters, n=SAMPLE_RATE).abs().square()  # [C, K], one bin per Hz
-    below = power.cumsum(dim=1) / power.sum(dim=1, keepdim=True)
-    low, centre, high = ((below < share).sum(dim=1).float() for share in (0.25, 0.5, 0.75))  # [C] each
-    return centre, high - low
-
-
-def clips_of_each_digit(data: SpokenDigits, count: int) -> Batch:
-    """Up to ``count`` test clips of each digit, of random speakers but always the same."""
+def clip_of_each_digit(data: SpokenDigits) -> Batch:
+    """One test clip of each digit, of random speakers but always the same."""
     test = data.examples["test"]
     shuffled = np.random.default_rng(0).permutation(len(test))  # the corpus is sorted by speaker
-    digit = test.digit.numpy()[shuffled]
-    picked = np.concatenate([shuffled[digit == each][:count] for each in range(10)])
-    return Batch(*(part.to(data.device) for part in test.__getitems__(picked.tolist())))
+    _, first = np.unique(test.digit.numpy()[shuffled], return_index=True)
+    return Batch(*(part.to(data.device) for part in test.__getitems__(shuffled[first].tolist())))
+
+
+@torch.no_grad()
+def explain(model: nn.Module, batch: Batch) -> Explanation:
+    """Explain a digit classifier, waveforms [B, N] to logits [B, digits]. Its mode stays as it was."""
+    wave, digit, was_training = to_float(batch.waveform), batch.digit, model.training
+    model.to(wave.device).eval()
+    drop = occlusion(model, wave, digit)
+    parts = digit, LogMel().to(wave.device)(wave), probability(model, wave, digit), drop
+    model.train(was_training)
+    return Explanation(*(part.cpu().numpy() for part in parts))
+
+
+def occlusion(model: nn.Module, wave: Tensor, digit: Tensor) -> Tensor:
+    """How much the probability of the true digit drops when one region is silent: [B, N], [B] -> [B, G, S].
+
+    Source:
+        Zeiler and Fergus, "Visualizing and understanding convolutional networks", arXiv:1311.2901.
+    """
+    bands, gates = split_regions(wave)
+    before, drops = probability(model, wave, digit), []
+    for band in bands.unbind(dim=1):  # [B, N]
+        for gate in gates:  # [N]
+            drops.append(before - probability(model, wave - band * gate, digit))
+    return torch.stack(drops, dim=1).unflatten(1, (GROUPS, len(gates)))
+
+
+def probability(model: nn.Module, wave: Tensor, digit: Tensor) -> Tensor:
+    """What a model gives the true digit: [B, N], [B] -> [B]."""
+    return model(wave).softmax(dim=1).gather(1, digit[:, None])[:, 0]
 
 
 def split_regions(wave: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,63 +84,13 @@ def split_regions(wave: Tensor) -> tuple[Tensor, Tensor]:
     return bands, gates.to(wave.device)
 
 
-def region_energy(bands: Tensor, gates: Tensor) -> Tensor:
-    """How loud each region is: [B, G, N], [S, N] -> [B, G, S]."""
-    return (bands.square().flatten(0, 1) @ gates.T).unflatten(0, bands.shape[:2])
+def filter_shape(filters: Tensor) -> tuple[Tensor, Tensor]:
+    """Centre frequency and bandwidth of filters at 16 kHz, in Hz: [C, size] -> [C], [C].
 
-
-def probability(model: nn.Module, wave: Tensor, digit: Tensor) -> Tensor:
-    """What a model gives the true digit: [B, N], [B] -> [B]."""
-    return model(wave).softmax(dim=1).gather(1, digit[:, None])[:, 0]
-
-
-def occlusion(model: nn.Module, bands: Tensor, gates: Tensor, digit: Tensor) -> Tensor:
-    """How much the probability of the true digit drops when one region is silent: ..., [B] -> [B, G, S].
-
-    Source:
-        Zeiler and Fergus, "Visualizing and understanding convolutional networks", arXiv:1311.2901.
+    Half of a filter's power lies below its centre, and half of it in the bandwidth, between the quartiles. A little
+    power far away, such as at 0 Hz, moves the median less than a mean, and cannot make it jump like a peak.
     """
-    wave, energy = bands.sum(dim=1), region_energy(bands, gates)
-    before, drop = probability(model, wave, digit), torch.zeros_like(energy)
-    for clip, group, stretch in (regions.T for regions in energy.nonzero().split(64)):
-        occluded = wave[clip] - bands[clip, group] * gates[stretch]  # [64, N]
-        drop[clip, group, stretch] = before[clip] - probability(model, occluded, digit[clip])
-    return drop
-
-
-def deletion_curve(model: nn.Module, bands: Tensor, gates: Tensor, digit: Tensor, order: Tensor) -> np.ndarray:
-    """Mean probability of the true digit when each of ``SHARES`` is silent: ..., [B], [B, G, S] -> [shares].
-
-    Args:
-        order: the regions with the highest numbers go first; each clip loses the same number.
-
-    Source:
-        Petsiuk et al., "RISE", arXiv:1806.07421.
-    """
-    rank = order.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1).view_as(order)
-    points = []
-    for share in SHARES:
-        kept = (rank >= round(share * order[0].numel())).float()  # [B, G, S]
-        gains = (kept.flatten(0, 1) @ gates).view_as(bands)  # [B, G, N]
-        points.append(probability(model, (gains * bands).sum(dim=1), digit).mean().item())
-    return np.array(points)
-
-
-@torch.no_grad()
-def explain(model: nn.Module, batch: Batch) -> Explanation:
-    """Explain a digit classifier, waveforms [B, N] to logits [B, digits], on some clips. Its mode stays as it was.
-
-    Two controls show what the explanation is worth: the loudest regions first, and a random order.
-    """
-    wave, digit, was_training = to_float(batch.waveform), batch.digit, model.training
-    model.to(wave.device).eval()
-    bands, gates = split_regions(wave)
-    before, drop = probability(model, wave, digit), occlusion(model, bands, gates, digit)
-    random = torch.rand(drop.shape, generator=torch.Generator().manual_seed(0))
-    orders = {"important": drop, "loudest": region_energy(bands, gates), "random": random.to(drop.device)}
-    curves = {name: deletion_curve(model, bands, gates, digit, order) for name, order in orders.items()}
-    model.train(was_training)
-    first = torch.stack([(digit == each).nonzero()[0, 0] for each in digit.unique()])
-    shown = digit[first], LogMel().to(wave.device)(wave[first]), before[first], drop[first]
-    digits, log_mel, p, drops = (part.cpu().numpy() for part in shown)
-    return Explanation(digits, log_mel, p, drops, curves, len(digit))
+    power = torch.fft.rfft(filters, n=SAMPLE_RATE).abs().square()  # [C, K], one bin per Hz
+    below = power.cumsum(dim=1) / power.sum(dim=1, keepdim=True)
+    low, centre, high = ((below < share).sum(dim=1).float() for share in (0.25, 0.5, 0.75))  # [C] each
+    return centre, high - low

@@ -7,43 +7,30 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import SubFigure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from common.audio import MEL_RANGE
 from common.encoders import gabor_filters
 from common.plots import BLUE, ORANGE, picture
 from common.run import model_name
-from common.saliency import SHARES, Explanation, filter_shape
+from common.saliency import Explanation, filter_shape
 
 LEAST = 0.02  # loss of probability that has the full colour in a clip that loses no more anywhere
-ORDERS = {  # name in the legend, colour, line and marker
-    "important": ("where it hurts most", ORANGE, "-o"),
-    "loudest": ("the loudest", "0.25", "--s"),
-    "random": ("random", "0.55", ":^"),
-}
 
 
 def draw_learned(path: Path, filters: Tensor, explained: dict[str, Explanation], caption: str) -> None:
-    """Draw where occlusion hurts each model, a test of that, and the filters of the 1D model.
+    """Draw where occlusion hurts each model, and the filters of the 1D model.
 
     Args:
         filters: [C, size] of the 1D model after training; before, they were ``gabor_filters``.
         explained: {"1d" or "2d": its explanation}, all of the same clips.
     """
-    with picture(path, 12, 8.4, "What did it learn?", caption) as figure:
-        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.3, 1], hspace=0.03)[:, 0]
+    with picture(path, 12, 8, "What did it learn?", caption) as figure:
+        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.5, 1], hspace=0.03)[:, 0]
         _draw_occlusion(upper, explained)
-        bank, *tests = lower.subplots(1, 1 + len(explained), width_ratios=[1.4, *(1 for _ in explained)])
-        _draw_filters(bank, filters)
-        for axes, (model, explanation) in zip(tests, explained.items(), strict=True):
-            _draw_deletion(axes, model, explanation)
-        # One legend for all tests, which leaves the curves free. Its title would lie above, so it is the first entry.
-        handles, labels = tests[0].get_legend_handles_labels()
-        handles, labels = [Line2D([], [], linestyle=""), *handles], ["Occluded first:", *labels]
-        lower.legend(handles, labels, loc="outside upper right", ncols=len(labels), columnspacing=1.2)
+        _draw_filters(lower.subplots(), filters)
 
 
 def _draw_occlusion(figure: SubFigure, explained: dict[str, Explanation]) -> None:
@@ -88,15 +75,6 @@ def _draw_filters(axes: Axes, filters: Tensor) -> None:
     axes.set_title(f"The {len(filters)} filters of the 1D model", fontsize=10, loc="left")
     axes.grid(color="0.93")
     axes.legend(loc="upper left")
-
-
-def _draw_deletion(axes: Axes, model: str, explanation: Explanation) -> None:
-    for name, (label, color, line) in ORDERS.items():
-        axes.plot(SHARES, explanation.curves[name], line, color=color, markersize=5, label=label)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set(xlabel="time-frequency bins occluded", ylabel="mean probability of the digit", ylim=(0, 1.03))
-    axes.set_title(f"{model_name(model)}: {explanation.clips} clips with regions occluded", fontsize=10, loc="left")
-    axes.grid(axis="y", color="0.93")
 
 
 def _mel(hertz: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ python -m common.report
 """
 
 import base64
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,9 @@ from markupsafe import Markup
 
 from common.corpus import SYNTHETIC_NAME
 from common.report import TASKS, Results, read_results
-from common.run import UserError, align, is_number, measures, model_name, printable, read_json, score, write_atomically
+from common.run import UserError, align, measures, model_name, printable, read_json, score, write_atomically
 from common.run.cli import Parser, run
 
-# The picture of all results: the folder, a title, and the accuracy that is shown.
-CHARTS = (
-    ("task1_supervised", "Task 1: digits from labels alone", "test_acc"),
-    ("task2_contrastive", "Task 2: digits from frozen embeddings", "test_acc"),
-    ("task4_biometrics", "Task 4: speakers, other digits enrolled", "text_independent_acc"),
-    ("task4_biometrics", "Task 4: the same over other microphones", "mismatch_text_independent_acc"),
-    ("task5_finetune", "Task 5: digits, fine-tuned", "test_acc"),
-)
 CLIP_PARTS = {"name", "speaker", "digit", "predicted", "places", "sound"}
 
 
@@ -37,17 +28,6 @@ def overview(results: list[Results]) -> list[list[str]]:
             rows.append([task, model, accuracy, seconds])
             task = seconds = ""
     return rows
-
-
-def chart(results: list[Results]) -> list[tuple[str, list[tuple]]]:
-    """The groups of the picture of all results: title, and (model, accuracy, lower and upper bound) of each model."""
-    models = {result.folder: result.models for result in results}
-    groups = []
-    for folder, title, key in CHARTS:
-        found = {model: numbers for model, numbers in models[folder].items() if is_number(numbers.get(key))}
-        rows = [(name, each[key], *each[f"{key}_ci95"]) for name, each in found.items() if each.get(f"{key}_ci95")]
-        groups += [(title, rows)] if rows else []
-    return groups
 
 
 def pictures(folder: str) -> dict[str, Markup]:
@@ -75,19 +55,9 @@ def page(results: list[Results], corpora: list[str]) -> str:
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )
     environment.filters |= {"model_name": model_name, "score": score, "measures": measures, "pictures": pictures}
-    groups = chart(results)
-    lowest = min((low for _, rows in groups for _, _, low, _ in rows), default=1.0)
-    start = min(math.floor(10 * lowest) / 10, 0.8)  # of the picture's scale, which ends with 1
-    return environment.get_template("page.html").render(
-        tasks=TASKS,
-        results=results,
-        corpora=corpora,
-        synthetic=SYNTHETIC_NAME in corpora,
-        groups=groups,
-        start=start,
-        percent=lambda value: round(100 * (value - start) / (1 - start), 2),
-        map=read_map(Path("task3_visualization/map.json")),
-    )
+    template = environment.get_template("page.html")
+    points = read_map(Path("task3_visualization/map.json"))
+    return template.render(tasks=TASKS, results=results, corpora=corpora, synthetic=SYNTHETIC_NAME, map=points)
 
 
 def main() -> None:
