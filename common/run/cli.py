@@ -4,7 +4,6 @@ import argparse
 import ctypes
 import math
 import os
-import random
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
@@ -110,10 +109,8 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that answers a wrong argument with exit code 2 and one line that names it."""
 
     def __init__(self, description: str | None) -> None:
-        started = getattr(sys.modules["__main__"], "__spec__", None)  # of `python -m NAME`
-        name = started and f"python -m {started.name.removesuffix('.__main__')}"
         layout = argparse.RawDescriptionHelpFormatter
-        super().__init__(name, description=description, formatter_class=layout, allow_abbrev=False)
+        super().__init__(description=description, formatter_class=layout, allow_abbrev=False)
 
     def add_settings(self, defaults: Settings, names: Collection[str]) -> None:
         """Add flags for these fields of ``Settings``."""
@@ -143,7 +140,7 @@ def task_parser(description: str | None, defaults: Settings, *more: str) -> Pars
 
 
 def run_task(main: Callable[[Settings], None], parser: Parser) -> None:
-    """Run a task with the settings of the command line, as ``run`` does."""
+    """Run a task with the settings of the command line, see ``run``."""
     run(lambda **flags: main(Settings(**flags)), parser)
 
 
@@ -158,7 +155,9 @@ def run(main: Callable[..., None], parser: Parser) -> None:
     try:
         set_up_output(flags.get("quiet", False), find_rank(flags.get("devices", 1), flags.get("num_nodes", 1)))
         if "seed" in flags:
-            seed_everything(flags["seed"])
+            import torch  # here, so that --help needs no seconds
+
+            torch.manual_seed(flags["seed"])
         main(**flags)
     except (KeyboardInterrupt, SystemExit) as end:
         if KeyboardInterrupt not in (type(end), type(end.__context__)):  # Lightning makes an exit of a Ctrl-C
@@ -171,35 +170,20 @@ def run(main: Callable[..., None], parser: Parser) -> None:
 
 
 def find_rank(devices: int, num_nodes: int) -> int:
-    """The rank of this process among those of a run, by the variables that Lightning goes by.
-
-    A run of one process has rank 0, whatever an earlier job has left in the environment.
+    """The rank of this process among those of a run; one process has rank 0, whatever the environment says.
 
     Raises:
         UserError: torchrun started another number of processes than the flags ask for.
     """
     variables, processes = os.environ, devices * num_nodes
-    torchrun = "TORCHELASTIC_RUN_ID" in variables
-    if torchrun and (started := variables["WORLD_SIZE"]) != str(processes):
-        flags = f"--devices {devices} --num-nodes {num_nodes}"
-        raise UserError(f"torchrun started {started} process(es), but {flags} means {processes}; make them equal")
+    if "TORCHELASTIC_RUN_ID" in variables:
+        if (started := variables.get("WORLD_SIZE", "1")) != str(processes):
+            flags = f"--devices {devices} --num-nodes {num_nodes}"
+            raise UserError(f"torchrun started {started} process(es), but {flags} means {processes}; make them equal")
+        return int(variables.get("RANK", 0))
     if processes == 1:
         return 0
-    if torchrun:
-        return int(variables["RANK"])
-    if "SLURM_PROCID" in variables and "LOCAL_RANK" not in variables:  # srun started it, not Lightning
-        return int(variables["SLURM_PROCID"])
-    return int(variables.get("NODE_RANK", 0)) * devices + int(variables.get("LOCAL_RANK", 0))
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and PyTorch's random numbers."""
-    import numpy as np  # both here, so that --help needs no seconds
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    return int(variables.get("NODE_RANK", 0)) * devices + int(variables.get("LOCAL_RANK", 0))  # as Lightning sets them
 
 
 def keep_freed_memory() -> None:
