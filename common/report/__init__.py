@@ -1,9 +1,4 @@
-"""What the tasks left in their folders, for the report of one run and for the means of several."""
-
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from common.run import read_json
+"""What is shown of finished tasks: the report of one run, and the means of several."""
 
 TASKS = {  # folder: title, what the reader should know
     "task1_supervised": (
@@ -32,21 +27,3 @@ TASKS = {  # folder: title, what the reader should know
         "Compare with task 1, which trains from scratch.",
     ),
 }
-
-
-class Results(NamedTuple):
-    """What one task left in its folder."""
-
-    folder: str
-    models: dict[str, dict]  # the numbers of each model; none in task 3, and in a task that has not finished
-    run: dict[str, Any]  # the circumstances, as common.run.output records them
-    finished: bool
-
-
-def read_results(folder: Path) -> Results:
-    """What a task left in ``folder``; metrics of another version may lack anything."""
-    content = read_json(folder / "metrics.json", {})
-    parts = content if isinstance(content, dict) else {}
-    models = {name: part for name, part in parts.items() if isinstance(part, dict)}
-    run = models.pop("run", {})
-    return Results(folder.name, models, run, (folder / "metrics.txt").is_file())  # task 3 writes no metrics.json

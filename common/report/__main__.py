@@ -11,22 +11,22 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from common.corpus import SYNTHETIC_NAME
-from common.report import TASKS, Results, read_results
-from common.run import UserError, align, measures, model_name, printable, read_json, score, write_atomically
+from common.report import TASKS
+from common.run import UserError, align, model_name, printable, read_json, score, write_atomically
 from common.run.cli import Parser, run
 
 CLIP_PARTS = {"name", "speaker", "digit", "predicted", "places", "sound"}
 
 
-def overview(results: list[Results]) -> list[list[str]]:
-    """A row per model; the first row of each task names the task and the seconds that it took."""
+def overview(metrics: dict[str, dict]) -> list[list[str]]:
+    """A row per model with its test accuracy; the first row of each task names the task and the seconds it took."""
     rows = [["task", "model", "test accuracy", "seconds"]]
-    for result in results:
-        task, seconds = result.folder.split("_")[0], str(result.run.get("seconds", ""))
-        scores = {model_name(model): score(numbers, "test_acc") for model, numbers in result.models.items()}
-        for model, accuracy in (scores or {"pictures only" if result.finished else "no results": ""}).items():
-            rows.append([task, model, accuracy, seconds])
-            task = seconds = ""
+    for folder, models in metrics.items():
+        task, seconds = folder.split("_")[0], str(models["run"]["seconds"])
+        for model, numbers in models.items():
+            if model != "run":
+                rows.append([task, model_name(model), score(numbers, "test_acc"), seconds])
+                task = seconds = ""
     return rows
 
 
@@ -46,28 +46,22 @@ def read_map(path: Path) -> Any:
     return stored if whole else None
 
 
-def page(results: list[Results], corpora: list[str]) -> str:
-    """HTML that holds the tables, pictures and sounds of all tasks, and needs no network."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        # Names of corpora, speakers and files may hold control characters.
-        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
-    )
-    environment.filters |= {"model_name": model_name, "score": score, "measures": measures, "pictures": pictures}
-    template = environment.get_template("page.html")
-    points = read_map(Path("task3_visualization/map.json"))
-    return template.render(tasks=TASKS, results=results, corpora=corpora, synthetic=SYNTHETIC_NAME, map=points)
-
-
 def main() -> None:
-    results = [read_results(Path(folder)) for folder in TASKS]
-    if not any(result.finished for result in results):
+    metrics = {folder: read_json(Path(folder, "metrics.json"), None) for folder in TASKS}
+    metrics = {folder: content for folder, content in metrics.items() if content}
+    texts = {folder: path.read_text() for folder in TASKS if (path := Path(folder, "metrics.txt")).is_file()}
+    if not texts:
         raise UserError(f"no task has finished in {Path.cwd()}; run run_all.sh there, or change to the folder of a run")
-    corpora = sorted({result.run.get("corpus", "an unknown corpus") for result in results if result.models})
-    write_atomically(Path("report.html"), page(results, corpora))
-    print(f"Measured on {printable(', '.join(corpora)) or 'nothing'}\n")
-    print("\n".join(align(overview(results))))
+    corpora = sorted({printable(models["run"]["corpus"]) for models in metrics.values()})
+    # A page that holds all pictures and sounds needs no network.
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    environment.filters["model_name"] = model_name
+    environment.globals |= {"pictures": pictures, "synthetic": SYNTHETIC_NAME, "tasks": TASKS}
+    points = read_map(Path("task3_visualization/map.json"))
+    page = environment.get_template("page.html").render(texts=texts, corpora=corpora, map=points)
+    write_atomically(Path("report.html"), page)
+    print(f"Measured on {', '.join(corpora) or 'nothing'}\n")
+    print("\n".join(align(overview(metrics))))
     print("\nWith all pictures: report.html")
 
 

@@ -9,8 +9,8 @@ Each folder holds the folders of the tasks. Prints a Markdown table for each tas
 import statistics
 from pathlib import Path
 
-from common.report import TASKS, Results, read_results
-from common.run import UserError, align, is_number, measures, model_name, printable
+from common.report import TASKS
+from common.run import UserError, align, is_number, measures, model_name, printable, read_json
 from common.run.cli import Parser, run
 
 
@@ -30,12 +30,12 @@ def cell(key: str, rows: list[dict]) -> str:
     return shown
 
 
-def table(runs: list[Results], only: list[str] | None) -> list[str]:
+def table(runs: list[dict[str, dict]], only: list[str] | None) -> list[str]:
     """The Markdown lines of one task: its models beside each other, or below each other if they are many."""
-    models = runs[0].models
+    models = {name: row for name, row in runs[0].items() if name != "run"}
     keys = [key for key in measures(models) if only is None or key in only]
     rows = [["", *map(model_name, models)]]
-    rows += [[key, *(cell(key, [run.models.get(model, {}) for run in runs]) for model in models)] for key in keys]
+    rows += [[key, *(cell(key, [run.get(model, {}) for run in runs]) for model in models)] for key in keys]
     rows = [row for row in rows if any(row[1:])]
     if len(rows) <= len(models):
         rows = [list(column) for column in zip(*rows, strict=True)]
@@ -44,21 +44,20 @@ def table(runs: list[Results], only: list[str] | None) -> list[str]:
 
 
 def main(folders: list[Path], only: list[str] | None = None) -> None:
-    shown = False
+    tables = []
     for task, (title, _) in TASKS.items():
-        runs = [read_results(folder / task) for folder in folders]
-        if not all(run.models and run.run for run in runs):
-            continue
-        seeds, corpora = [run.run["seed"] for run in runs], {run.run["corpus"] for run in runs}
-        if len({*seeds}) < len(runs):
-            raise UserError(f"{task}: two of the runs have the same seed")
-        if len(corpora) > 1:  # the clips of a smaller --ratio depend on the seed
-            raise UserError(f"{task}: the runs are of different corpora")
-        print(printable(f"{title} ({corpora.pop()}; seeds {', '.join(map(str, seeds))})"), "", sep="\n")
-        print(*table(runs, only), "", sep="\n")
-        shown = True
-    if not shown:
+        runs = [read_json(folder / task / "metrics.json", None) for folder in folders]
+        if all(runs):
+            seeds, corpora = [run["run"]["seed"] for run in runs], {run["run"]["corpus"] for run in runs}
+            if len({*seeds}) < len(runs):
+                raise UserError(f"{task}: two of the runs have the same seed")
+            if len(corpora) > 1:  # the clips of a smaller --ratio depend on the seed
+                raise UserError(f"{task}: the runs are of different corpora")
+            head = printable(f"{title} ({corpora.pop()}; seeds {', '.join(map(str, seeds))})")
+            tables.append("\n".join([head, "", *table(runs, only), ""]))
+    if not tables:
         raise UserError(f"no task has metrics in all of {', '.join(map(str, folders))}; run them first")
+    print(*tables, sep="\n")
     print(f"Mean ± standard deviation (ddof 1) over {len(folders)} seed(s) [mean of the 95% intervals over speakers].")
 
 
