@@ -8,7 +8,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def progress_bar(name: str, total: int, unit: str) -> tqdm:
     return tqdm(total=total, desc=name, unit=f" {unit}", file=sys.stderr, disable=not shows_bars())
 
 
-def align(table: list[list[str]], between: str = "  ") -> list[str]:
+def align(table: Sequence[Sequence[str]], between: str = "  ") -> list[str]:
     """The rows of ``table`` as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [between.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

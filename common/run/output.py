@@ -154,33 +154,21 @@ class Run:
 
 
 def _table(results: dict[str, dict]) -> list[str]:
-    """The measures that matter most, a row or a column for each model, whatever takes fewer lines."""
+    """A row per model and a column per measure, those that matter most, in several blocks where a line is too long."""
 
     def order(key: str) -> tuple[bool, ...]:
         return key != "val_acc", key != "test_acc", not any(f"{key}_ci95" in row for row in results.values())
 
     keys = sorted(measures(results), key=order)[:MOST_SHOWN]
-    if not keys:  # the plots of task 3
-        return list(results)
-    rows = [["", *keys], *([name, *(score(row, key) for key in keys)] for name, row in results.items())]
-    return min(_blocks(rows), _blocks(_transposed(rows)), key=len)
-
-
-def _blocks(columns: list[list[str]]) -> list[str]:
-    """Columns beside each other, in several tables where a line would be too long; the first one is in each table."""
-    labels, *others = columns
     lines: list[str] = []
-    block = [labels]
-    for column in others:
-        if len(block) > 1 and max(map(len, align(_transposed([*block, column])))) > WIDTH:
-            lines += [*align(_transposed(block)), ""]
-            block = [labels]
+    block = [["", *results]]  # columns
+    for key in keys:
+        column = [key, *(score(row, key) for row in results.values())]
+        if len(block) > 1 and max(map(len, align(list(zip(*block, column, strict=True))))) > WIDTH:
+            lines += [*align(list(zip(*block, strict=True))), ""]
+            block = block[:1]
         block.append(column)
-    return lines + align(_transposed(block))
-
-
-def _transposed(table: list[list[str]]) -> list[list[str]]:
-    return [list(row) for row in zip(*table, strict=True)]
+    return lines + align(list(zip(*block, strict=True)))
 
 
 def _what_decides(record: dict[str, Any]) -> dict[str, Any]:
