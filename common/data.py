@@ -255,6 +255,6 @@ def _to_device(batch: Any, device: torch.device) -> Any:
 
 
 if __name__ == "__main__":
-    from common.corpus.command import run_command
+    from common.corpus.source import run_command
 
     run_command()

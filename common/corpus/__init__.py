@@ -32,8 +32,10 @@ FOLD_GROUPS = (
 )
 
 # A speaker may have any name, even one with underscores: the digit comes before the name, the repetition after it.
-CLIP_NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[^/\\]+)_(?P<repetition>[0-9]+)\.wav", re.IGNORECASE)
-DOWNLOADS = ("data", "recordings")  # the folders that hold the clips in the repositories of the two corpora
+CLIP_PATH = re.compile(
+    r"((?P<folder>[^/]+)/)?(?P<digit>[0-9])_(?P<speaker>[^/\\]+)_(?P<repetition>[0-9]+)\.wav", re.IGNORECASE
+)
+REPOSITORY_FOLDERS = ("data", "recordings")  # hold the clips in the repositories of the two corpora
 
 
 class Clip(NamedTuple):
@@ -150,37 +152,30 @@ def audiomnist_names() -> tuple[Clip, ...]:
 
 
 def open_folder(folder: Path) -> Corpus:
-    """List the clips in ``folder``, or if it holds no corpus in the folder below that holds most, as in a repository.
+    """List the clips in ``folder``, or in ``data`` or ``recordings`` in it, whichever holds most.
 
     A clip is ``SPEAKER/DIGIT_SPEAKER_REPETITION.wav``, or ``DIGIT_SPEAKER_REPETITION.wav`` in the folder itself. Other
-    files, and a second one for the same clip, are counted and ignored; hidden ones are not even counted.
+    .wav files, and a second one for the same clip, are counted and ignored; hidden ones are not even counted.
 
     Raises:
         UserError: ``folder`` does not exist or holds no clips, or names of speakers differ only in letter case.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name the folder that holds the clips")
-    # A repository, cloned or unpacked, is the folder itself or lies at most two folders below.
-    below = [
-        path for depth in ("", "[!.]*/", "[!.]*/[!.]*/") for name in DOWNLOADS for path in folder.glob(depth + name)
-    ]
-    listings = {root: _list_clips(root) for root in (folder, *sorted(below))}
-    # A stray clip does not hide a corpus below it.
-    is_corpus = len(speaker_names(listings[folder][0])) > 2
-    root = folder if is_corpus else max(listings, key=lambda root: len(listings[root][0]))
-    clips, ignored = listings.pop(root)
+    roots = [folder, *(folder / name for name in REPOSITORY_FOLDERS if (folder / name).is_dir())]
+    listings = {root: _list_clips(root) for root in roots}
+    root = max(listings, key=lambda root: len(listings[root][0]))
+    clips, ignored = listings[root]
     if not clips:
         example = "01/7_01_3.wav (speaker/digit_speaker_repetition.wav) or, all in one folder, like 7_anna_3.wav"
         raise UserError(f"{folder}: no clips in it; expected files like {example}")
-    notes = [
-        f"Using the {len(clips)} clips in {root}, not the {len(c)} in {other}"
-        for other, (c, _) in listings.items()
-        if c
-    ]
+    for other, (unused, _) in listings.items():
+        if unused and other != root:
+            note = f"Using the {len(clips)} clips in {root}, not the {len(unused)} in {other}"
+            print(printable(note), file=sys.stderr)
     if ignored:
-        notes += [f"Ignored {len(ignored)} files that repeat a clip or are not named like one: {root / ignored[0]} ..."]
-    for note in notes:
-        print(printable(note), file=sys.stderr)
+        files = f"{len(ignored)} .wav files that repeat a clip or are not named like one"
+        print(printable(f"Ignored {files}: {root / ignored[0]} ..."), file=sys.stderr)
     for first, second in itertools.pairwise(sorted(speaker_names(clips), key=str.casefold)):
         if first.casefold() == second.casefold():
             remedy = "give one person one name, and two people different ones"
@@ -189,44 +184,36 @@ def open_folder(folder: Path) -> Corpus:
 
 
 def _list_clips(root: Path) -> tuple[tuple[Clip, ...], list[str]]:
-    """The clips below ``root`` and the paths of all other files."""
+    """The clips below ``root`` and the paths of all other .wav files."""
     top = _visible_names(root)
     folders = [name for name in top if not _parse(name) and (root / name).is_dir()]
     paths = [f"{folder}/{name}" for folder in folders for name in _visible_names(root / folder)]
-    if any(map(_parse, top)):  # otherwise the files beside the speakers' folders are documents
-        paths += [name for name in top if name not in folders]
-    parsed = {path: _parse(path.rpartition("/")[2]) for path in paths}
-    speakers = {match["speaker"] for match in parsed.values() if match}
+    matches = {path: _parse(path) for path in (*paths, *top) if path.lower().endswith(".wav")}
+    speakers = {match["speaker"] for match in matches.values() if match}
     clips: dict[tuple[str, int, int], Clip] = {}
-    ignored = []
-    for path, match in parsed.items():
-        if match and _is_clip(match["speaker"], path.rpartition("/")[0], speakers):
+    for path, match in matches.items():
+        if match and _is_clip(match["speaker"], match["folder"], speakers):
             clip = Clip(match["speaker"], int(match["digit"]), int(match["repetition"]), path)
-            if clips.setdefault(clip[:3], clip) is not clip:  # of 0_01_01.wav and 0_01_1.wav, the first one counts
-                ignored.append(path)
-        elif not (root / path).is_dir():
-            ignored.append(path)
+            clips.setdefault(clip[:3], clip)  # of 0_01_01.wav and 0_01_1.wav, the first one counts
+    used = {clip.path for clip in clips.values()}
     rank = {name: index for index, name in enumerate(speaker_names(tuple(clips.values())))}
-    return tuple(sorted(clips.values(), key=lambda clip: (rank[clip.speaker], *clip[1:]))), ignored
+    ordered = sorted(clips.values(), key=lambda clip: (rank[clip.speaker], *clip[1:]))
+    return tuple(ordered), [path for path in matches if path not in used]
 
 
 def _visible_names(folder: Path) -> list[str]:
-    try:
-        return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:  # for example lost+found
-        print(printable(f"Skipped {folder}: {error.strerror}"), file=sys.stderr)
-        return []
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _parse(name: str) -> re.Match | None:
+def _parse(path: str) -> re.Match | None:
     # One accented letter may be written in two ways. Both are one speaker.
-    return CLIP_NAME.fullmatch(unicodedata.normalize("NFC", name))
+    return CLIP_PATH.fullmatch(unicodedata.normalize("NFC", path))
 
 
-def _is_clip(speaker: str, folder: str, speakers: set[str]) -> bool:
+def _is_clip(speaker: str, folder: str | None, speakers: set[str]) -> bool:
     """Whether a file that is named like a clip of ``speaker`` is one: in the folder of that speaker, or in none."""
     if folder:
-        return _natural(speaker) == _natural(unicodedata.normalize("NFC", folder))  # 1/0_01_0.wav is of speaker 01
+        return _natural(speaker) == _natural(folder)  # 1/0_01_0.wav is of speaker 01
     # 7_anna_3_2.wav may be a copy of 7_anna_3.wav, which would put one voice into training and test.
     while match := re.fullmatch(r"(.+)_[0-9]+", speaker):
         speaker = match[1]
@@ -239,7 +226,7 @@ def _corpus_name(root: Path) -> str:
     if any((folder / SYNTHETIC_MARKER).exists() for folder in (root, root.parent)):
         return SYNTHETIC_NAME
     # /data has no parent folder with a name
-    return printable((root.parent.name if root.name in DOWNLOADS else "") or root.name)
+    return printable((root.parent.name if root.name in REPOSITORY_FOLDERS else "") or root.name)
 
 
 def _natural(name: str) -> list:

@@ -4,6 +4,7 @@
 and of the names and contents of the clips, so a copied corpus is the same corpus, and a changed one has another cache.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -70,16 +71,14 @@ def _load(corpus: Corpus, path: Path) -> CachedCorpus:
     waves = np.load(path, mmap_mode="r")
     clips = tuple(clip for clip in corpus.clips if clip.path not in skipped)
     if waves.dtype != np.int16 or waves.shape != (len(corpus.clips), SAMPLES):
-        raise ValueError("of other clips")
+        raise ValueError("damaged")
     return CachedCorpus(clips, waves[: len(clips)], skipped, path.stem)
 
 
 def _build(corpus: Corpus, path: Path) -> None:
     """Write the readable clips into the first rows of ``path``, in their order; the rows that are left are zero."""
     shape, skipped = (len(corpus.clips), SAMPLES), {}
-    path.with_suffix(".json").unlink(missing_ok=True)  # it is written last: with it a cache is complete
-    # Decoding and resampling leave the interpreter to others; espeak is not safe in several threads.
-    pool = ThreadPoolExecutor(usable_cores() if corpus.root else 1)
+    pool = ThreadPoolExecutor(usable_cores())  # decoding, resampling and espeak leave the interpreter to others
     partial = path.with_suffix(".partial")
     try:
         with partial.open("wb") as file, progress_bar(f"Reading {corpus.name}", shape[0], "clips") as progress:
@@ -95,14 +94,16 @@ def _build(corpus: Corpus, path: Path) -> None:
             file.truncate(file.tell() + len(skipped) * SAMPLES * 2)
             os.fsync(file.fileno())  # otherwise a power failure might leave zeros in a cache that looks complete
         partial.replace(path)
-        write_atomically(path.with_suffix(".json"), json.dumps(skipped, indent=1))
+        write_atomically(
+            path.with_suffix(".json"), json.dumps(skipped, indent=1)
+        )  # last: with it the cache is complete
     finally:
         pool.shutdown(cancel_futures=True)
         partial.unlink(missing_ok=True)
 
 
 def usable_cores() -> int:
-    """The number of cores that this process may use, which in a container or a job are fewer than there are."""
+    """The number of cores that this process may use, which may be fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -116,15 +117,14 @@ def _read(root: Path | None, clip: Clip) -> np.ndarray | str:
 
 
 def _key(corpus: Corpus) -> str:
-    # All contents, because an edited file may keep its size: SHA-256 of AudioMNIST's 950 MB takes two seconds.
-    total = hashlib.sha256(f"{RECIPE} {SAMPLES} {synthetic.VERSION if corpus.root is None else ''}".encode())
+    total = hashlib.sha256(f"{RECIPE} {SAMPLES} {synthetic.VERSION if corpus.root is None else 'files'}".encode())
     for clip in corpus.clips:
-        total.update(b"\n" + clip.path.encode("utf-8", "surrogateescape") + b"\n")
+        content = b""
         if corpus.root is not None:
-            try:
-                total.update(hashlib.sha256(_content(corpus.root / clip.path)).digest())
-            except ValueError as error:
-                total.update(str(error).encode())
+            with contextlib.suppress(ValueError):  # a file that cannot be opened counts as empty
+                # All of it, as an edited file may keep its size: AudioMNIST's 950 MB take SHA-256 two seconds.
+                content = hashlib.sha256(_content(corpus.root / clip.path)).digest()
+        total.update(clip.path.encode("utf-8", "surrogateescape") + b"\n" + content)
     return total.hexdigest()[:16]
 
 

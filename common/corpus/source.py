@@ -1,49 +1,56 @@
 """Which corpus a run uses: a folder of the user's, AudioMNIST (downloaded if need be), or synthetic speech.
 
-Of AudioMNIST only the clips that a run needs are fetched from the corpus's git repository. A shallow clone without file
-contents comes first; the clips follow by sparse checkouts, in groups of one request each. The clone is a temporary
-folder beside the destination, and each clip is checked there and then renamed into place. So a clip in the destination
-is always whole, an interruption costs one group at most, and the next call fetches only what is missing.
+python -m common.data                        show what is there: clips and speakers of each set
+python -m common.data fetch [DIR]            download AudioMNIST (all of it, or the fraction of --ratio)
+python -m common.data synthesize DIR         write the synthetic corpus as WAV files
 """
 
 import os
 import re
-import shutil
-import signal
+import subprocess
 import sys
-import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+from typing import Any
 
-import soundfile
+from filelock import FileLock
 
-from common.corpus import SYNTHETIC_MARKER, SYNTHETIC_NAME, Clip, Corpus, audiomnist_names, open_folder
-from common.corpus.working import working_folder
-from common.run import UserError, progress_bar, shortened
+from common.corpus import SYNTHETIC_NAME, Clip, Corpus, audiomnist_names, open_folder, speaker_names, split_clips
+from common.corpus.synthetic import write_corpus
+from common.run import UserError, printable, progress_bar, shortened
+from common.run.cli import Parser, Settings, a_path, run
 
 AUDIOMNIST_DIR = Path("data/AudioMNIST")
-DEFAULT_ADDRESS = "https://github.com/soerenab/AudioMNIST"
-MARKER = "DOWNLOADED.txt"
-GROUP_FILES = 512  # one speaker, about 16 MB: little to lose, and 60 requests bring the whole corpus
-REACH_SECONDS, COMMAND_SECONDS, PAUSE_SECONDS = 15, 900, 2
-PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
+ANNOUNCEMENT = """!!  AudioMNIST is not available: {}
+!!  This run uses SYNTHETIC SPEECH (espeak-ng) instead. Its numbers are not AudioMNIST numbers.
+!!  With a copy of AudioMNIST: --data-dir DIR. To choose synthetic speech: --dataset synthetic."""
 
-# No links, no stored passwords, no background work in a clone that will be removed. A connection that brings less than
-# 1000 bytes per second over a minute is given up.
+# A download is a sparse partial clone: git fetches the contents of just the files that its patterns name. A larger
+# ratio adds patterns. Git's index tells what has arrived, so that an interrupted download goes on where it ended.
+REMOTE = "audiomnist"
+PATTERNS = Path(".git/info/sparse-checkout")
+HEADER = "# The clips of AudioMNIST that runs have needed so far\n"  # tells our clone from one of the user's
+GROUP = 2000  # clips, some 64 MB, are one request, and what an interruption may cost
+REACH_SECONDS, COMMAND_SECONDS = 15, 900
+# No links, hooks, submodules, stored passwords or background work. A file that a killed git has begun is not taken for
+# one that the user added. A connection that brings less than 1000 bytes per second over a minute is given up.
 GIT_SETTINGS = (
-    "core.symlinks=false core.sparseCheckout=true core.sparseCheckoutCone=false credential.helper= "
-    "maintenance.auto=false http.lowSpeedLimit=1000 http.lowSpeedTime=60"
+    "core.sparseCheckout=true core.sparseCheckoutCone=false core.symlinks=false core.autocrlf=false credential.helper= "
+    f"core.hooksPath={os.devnull} submodule.recurse=false maintenance.auto=false protocol.ext.allow=never "
+    "sparse.expectFilesOutsideOfPatterns=true http.lowSpeedLimit=1000 http.lowSpeedTime=60"
 )
-GIT_ENVIRONMENT = {
-    "LC_ALL": "C",
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_ASKPASS": "",
-    "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh") + " -oBatchMode=yes",
-}
 # Git sets these for the programs that it starts, such as hooks: they name the caller's repository.
 GIT_LEFT_OUT = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"}
+
+
+class DownloadError(UserError):
+    """The clips could not be fetched. The message shows no address, which may hold a password."""
+
+    def __init__(self, problem: str) -> None:
+        problem = shortened(re.sub(r"\S+://\S+", "(address)", problem), 300)
+        advice = "run again to continue, set AUDIOMNIST_URL to another address, or pass a copy with --data-dir"
+        super().__init__(f"download of AudioMNIST: {problem}; {advice}")
 
 
 def find_corpus(data_dir: Path | None, dataset: str, ratio: float, seed: int) -> Corpus:
@@ -62,7 +69,7 @@ def find_corpus(data_dir: Path | None, dataset: str, ratio: float, seed: int) ->
     if dataset == "synthetic":
         return synthetic_speech
     # What the user put there is the corpus; a download holds only the clips that runs have needed so far.
-    if any(AUDIOMNIST_DIR.glob("[!.]*")) and not is_managed(AUDIOMNIST_DIR):
+    if _is_users_own(AUDIOMNIST_DIR):
         corpus = open_folder(AUDIOMNIST_DIR)
         if corpus.name == SYNTHETIC_NAME and dataset == "audiomnist":
             raise UserError(f"--dataset audiomnist: {AUDIOMNIST_DIR} holds synthetic speech; move it away")
@@ -70,129 +77,146 @@ def find_corpus(data_dir: Path | None, dataset: str, ratio: float, seed: int) ->
     wanted = Corpus("AudioMNIST", audiomnist_names(), AUDIOMNIST_DIR / "data").take(ratio, seed)
     try:
         fetch(wanted.clips, AUDIOMNIST_DIR)
+        return wanted
     except DownloadError as error:
         if dataset == "audiomnist":
             raise
-        announcement = f"""
-!!  AudioMNIST is not available: {error}
-!!  This run uses SYNTHETIC SPEECH (espeak-ng) instead. Its numbers are not AudioMNIST numbers.
-!!  With a copy of AudioMNIST: --data-dir DIR. To choose synthetic speech: --dataset synthetic.
-"""
-        print("!" * 100 + announcement + "!" * 100, file=sys.stderr)
-        return synthetic_speech
-    return wanted
-
-
-class DownloadError(UserError):
-    """The clips could not be fetched. The message shows no password."""
-
-    def __init__(self, problem: str) -> None:
-        advice = "run again to continue, set AUDIOMNIST_URL to another copy, or pass one with --data-dir"
-        super().__init__(PASSWORD.sub("", f"download from {_address()}: {problem}; {advice}"))
-
-
-def is_managed(root: Path) -> bool:
-    """Whether `fetch` filled ``root``, so that a missing clip may be fetched and is no error."""
-    return (root / MARKER).is_file()
+        print(f"{'!' * 100}\n{ANNOUNCEMENT.format(error)}\n{'!' * 100}", file=sys.stderr)
+    return synthetic_speech
 
 
 def downloaded_commit(root: Path) -> str | None:
-    """The hash of the commit that all clips in ``root`` come from; None if that is not recorded."""
-    text = (root / MARKER).read_text("utf-8", "replace") if is_managed(root) else ""
-    match = re.search(r", commit ([0-9a-f]{40,64});", text)
-    return match[1] if match else None
+    """The hash of the commit from which ``fetch`` brought the clips in ``root``; None for others."""
+    return _git(root, "rev-parse", "HEAD").strip() if _checked_out(root) else None
 
 
-def fetch(clips: Iterable[Clip], root: Path) -> int:
+def fetch(clips: Sequence[Clip], root: Path) -> int:
     """Fetch those of ``clips`` that ``root`` lacks, as ``data/SS/D_SS_R.wav`` in it, and return their number.
-
-    They come from the git repository at AUDIOMNIST_URL, or else from GitHub's.
 
     Raises:
         UserError: ``root`` holds files that were not downloaded.
-        DownloadError: git, the network or the repository failed, or ``root`` cannot be written. What arrived stays.
+        DownloadError: git, the network or the repository failed. What arrived stays, and the next call goes on.
     """
-    missing = [path for path in (f"data/{clip.path}" for clip in clips) if not (root / path).is_file()]
-    others = any(root.glob("[!.]*")) and not is_managed(root)
-    if (missing and others) or (root / SYNTHETIC_MARKER).exists():
+    if _is_users_own(root):
         raise UserError(f"{root} holds other files, which a download must not mix with; name a new folder")
+    missing = sorted({f"data/{clip.path}" for clip in clips} - _checked_out(root))
     if missing:
-        if shutil.which("git") is None:
-            raise DownloadError("git was not found, install it")
-        try:
-            # In `root`, which is to appear with the first clips, only if files cannot be renamed from the folder above.
-            root = root.resolve()
-            root.parent.mkdir(parents=True, exist_ok=True)
-            above = not root.is_mount() and os.access(root.parent, os.W_OK)
-            with working_folder(root.parent if above else root) as clone:
-                _fetch(missing, root, clone)
-        except OSError as error:
-            raise DownloadError(f"cannot write to {root} ({error.strerror}), free space or allow it") from error
+        # A short question first, so that a wrong address or a missing network shows within seconds.
+        _git(Path(), "ls-remote", "--exit-code", REMOTE, "HEAD", seconds=REACH_SECONDS)
+        (root / PATTERNS).parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".git/download.flock"):  # another run may be downloading
+            _fetch(missing, root)
     return len(missing)
 
 
-def _fetch(missing: list[str], root: Path, clone: Path) -> None:
-    # A short question first, so that a wrong address or a missing network shows within seconds.
-    _git("ls-remote", "--exit-code", "--", _address(), "HEAD", seconds=REACH_SECONDS)
-    _git("clone", "--depth=1", "--filter=blob:none", "--no-checkout", "--quiet", "--", _address(), str(clone))
-    commit = _git("-C", str(clone), "rev-parse", "HEAD").strip()
-    if is_managed(root) and downloaded_commit(root) != commit:
-        commit = "unknown"  # as the clips that are there already come from another one
-    marker = f"Downloaded from {_address()}, commit {commit}; may hold only the clips that runs needed so far.\n"
-    (clone / ".git/info").mkdir(exist_ok=True)
+def _fetch(missing: list[str], root: Path) -> None:
+    for left_by_killed_git in (root / ".git").rglob("*.lock"):
+        left_by_killed_git.unlink()
+    if not _is_download(root):
+        (root / PATTERNS).write_text(HEADER)
+    _git(root, "init", "--quiet", "--template=")
+    if not _git(root, "for-each-ref"):  # no commit: it has the names of all files, without their contents
+        _git(root, "fetch", "--quiet", "--depth=1", "--filter=blob:none", "--no-tags", REMOTE, "HEAD")
+        _git(root, "update-ref", "HEAD", "FETCH_HEAD")
+    there = _checked_out(root)
     with progress_bar("Downloading AudioMNIST", len(missing), "clips") as bar:
-        for start in range(0, len(missing), GROUP_FILES):
-            group = missing[start : start + GROUP_FILES]
-            (clone / ".git/info/sparse-checkout").write_text("".join(f"/{path}\n" for path in group))
-            # Unlike `checkout -- PATHS`, this asks once for the contents of all files that the sparse patterns name.
-            command = ("-C", str(clone), "read-tree", "--reset", "-u", "HEAD")
-            try:
-                _git(*command)
-            except DownloadError:  # among many requests a connection may break
-                time.sleep(PAUSE_SECONDS)
-                _git(*command)
-            damaged = [path for path in group if not _is_sound(clone / path)]
-            if damaged:
-                raise DownloadError(f"{len(damaged)} clips are missing or damaged there, the first {damaged[0]}")
-            (clone / MARKER).write_text(PASSWORD.sub("", marker), "utf-8")
-            for path in (MARKER, *group):
-                (root / path).parent.mkdir(parents=True, exist_ok=True)
-                (clone / path).replace(root / path)
+        for start in range(0, len(missing), GROUP):
+            group = missing[start : start + GROUP]
+            there.update(group)
+            (root / PATTERNS).write_text(HEADER + "".join(f"/{pattern}\n" for pattern in _patterns(there)))
+            # Unlike `checkout -- PATHS`, this asks once for the contents of all files that the patterns name.
+            _git(root, "read-tree", "--reset", "-u", "HEAD")
+            if lacking := sorted(set(group) - _checked_out(root)):
+                raise DownloadError(f"{len(lacking)} clips are not there, or are links, the first {lacking[0]}")
             bar.update(len(group))
 
 
-def _address() -> str:
-    return os.environ.get("AUDIOMNIST_URL") or DEFAULT_ADDRESS
+def _checked_out(root: Path) -> set[str]:
+    """Paths of the files that a download has brought completely, as far as nobody removed them afterwards."""
+    begun = _is_download(root) and (root / ".git/index").exists()
+    listing = _git(root, "ls-files", "-t", "--stage", "-z").split("\0") if begun else []
+    # "H" is checked out, "S" is left out. 100644 is a file, and 120000 a link.
+    paths = [entry.partition("\t")[2] for entry in listing if entry.startswith("H 100")]
+    return {path for path in paths if (root / path).is_file()}
 
 
-def _is_sound(path: Path) -> bool:
+def _patterns(paths: set[str]) -> list[str]:
+    """Git compares each file with each pattern, which takes time: a folder is named if all its clips are wanted."""
+    count = Counter(path.rpartition("/")[0] for path in paths)
+    whole = {folder for folder in count if count[folder] == 500}
+    return sorted({f"{folder}/" for folder in whole} | {path for path in paths if path.rpartition("/")[0] not in whole})
+
+
+def _is_download(root: Path) -> bool:
+    return (root / PATTERNS).is_file() and (root / PATTERNS).read_text().startswith(HEADER)
+
+
+def _is_users_own(root: Path) -> bool:
+    return not _is_download(root) and (any(root.glob("[!.]*")) or (root / ".git/HEAD").exists())
+
+
+def _git(folder: Path, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
+    """Run git in ``folder`` and return what it printed; its remote REMOTE is the repository of AudioMNIST."""
+    address = os.environ.get("AUDIOMNIST_URL") or "https://github.com/soerenab/AudioMNIST"
+    if Path(address).exists():
+        address = str(Path(address).resolve())  # git looks for it from ``folder``
+    settings = [
+        part for setting in (*GIT_SETTINGS.split(), f"remote.{REMOTE}.url={address}") for part in ("-c", setting)
+    ]
+    environment = {name: value for name, value in os.environ.items() if name not in GIT_LEFT_OUT}
+    ssh = f"{os.environ.get('GIT_SSH_COMMAND', 'ssh')} -oBatchMode=yes"
+    environment |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "GIT_SSH_COMMAND": ssh}
+    # Never the repository that ``folder`` is in; and the kind of hash that AudioMNIST has, whatever git's default is.
+    environment |= {"GIT_CEILING_DIRECTORIES": str(folder.resolve().parent), "GIT_DEFAULT_HASH": "sha1"}
+    command = ["git", "-C", str(folder), *settings, *arguments]
     try:
-        with soundfile.SoundFile(path) as clip:
-            return 0 < clip.frames == len(clip.read(dtype="int16"))
-    except soundfile.SoundFileError:
-        return False
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, errors="replace", timeout=seconds
+        )
+    except FileNotFoundError as error:
+        raise DownloadError("git was not found, install it") from error
+    except subprocess.TimeoutExpired as error:
+        raise DownloadError(f"no answer within {seconds:g} seconds, check the network") from error
+    if done.returncode != 0:
+        raise DownloadError(f"{done.stderr or f'git ended with {done.returncode}'}; check the network and its proxy")
+    return done.stdout
 
 
-def _git(*arguments: str, seconds: float = COMMAND_SECONDS) -> str:
-    """Run git and return what it printed."""
-    command = ["git", *(part for setting in GIT_SETTINGS.split() for part in ("-c", setting)), *arguments]
-    environment = {name: value for name, value in os.environ.items() if name not in GIT_LEFT_OUT} | GIT_ENVIRONMENT
-    # In a session of its own it has no terminal to ask at, and its helpers can be killed with it.
-    with Popen(
-        command, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, errors="replace", start_new_session=True
-    ) as process:
-        try:
-            output, errors = process.communicate(timeout=seconds)
-        except TimeoutExpired as error:
-            raise DownloadError(f"no answer within {seconds:g} seconds, check the network") from error
-        finally:
-            if process.returncode is None:  # not waited for yet, so its number cannot belong to another process
-                with suppress(PermissionError):  # macOS raises it if the group has just ended
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    if "unknown option" in errors:  # --filter
-        raise DownloadError(f"git 2.19 or newer is needed, and this is {_git('--version').strip()}")
-    if process.returncode != 0:
-        problem = shortened(errors, 300) or f"git ended with {process.returncode}"
-        raise DownloadError(f"{problem}; check the network and its proxy settings")
-    return output
+def run_command() -> None:
+    """The command line of ``python -m common.data``."""
+    parser, commands = Parser(__doc__), ("show", "fetch", "synthesize")
+    parser.add_argument("command", nargs="?", choices=commands, default="show", help="what to do")
+    parser.add_argument("folder", nargs="?", type=a_path, metavar="DIR", help="folder to fetch into or to write")
+    parser.add_settings(Settings(), ("data_dir", "dataset", "ratio", "seed", "fold"))
+    run(_run_command, parser)
+
+
+def _run_command(command: str, folder: Path | None, **flags: Any) -> None:
+    settings = Settings(**flags)
+    if command == "show":
+        _show(settings)
+        return
+    clips = Corpus("", audiomnist_names(), None).take(settings.ratio, settings.seed).clips
+    if command == "fetch":
+        folder = folder or AUDIOMNIST_DIR
+        print(f"{fetch(clips, folder)} clips fetched; {folder} holds the {len(clips)} that were asked for")
+    elif folder:
+        write_corpus(folder, clips)
+        print(f"{folder} holds {len(clips)} clips of {SYNTHETIC_NAME}")
+    else:
+        raise UserError("synthesize: name the folder to write, as in `python -m common.data synthesize data/synthetic`")
+
+
+def _show(settings: Settings) -> None:
+    """Print the sets as they are now; nothing is downloaded or cached."""
+    folder = settings.data_dir
+    if folder is None and settings.dataset != "synthetic":
+        folder = AUDIOMNIST_DIR
+        if not any(folder.glob("[!.]*")):
+            print(f"{folder} is not there. `python -m common.data fetch` downloads it; the tasks do so themselves.")
+            return
+    corpus = find_corpus(folder, settings.dataset, settings.ratio, settings.seed)
+    print(f"{corpus.name}: {len(corpus.clips)} clips")
+    for name, rows in split_clips(corpus.clips, settings.seed, settings.fold)._asdict().items():
+        speakers = speaker_names([corpus.clips[i] for i in rows])
+        print(printable(f"{name}: {len(rows)} clips, {len(speakers)} speakers from {speakers[0]} to {speakers[-1]}"))

@@ -11,6 +11,7 @@ import functools
 import io
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -71,11 +72,13 @@ class Voice:
 
 
 def speak(speaker: str, digit: int, repetition: int) -> tuple[np.ndarray, int]:
-    """Say ``digit`` once; the arguments alone decide every sample. Not safe in several threads at a time.
+    """Say ``digit`` once; the arguments alone decide every sample, in any thread.
 
     Returns:
         float32 mono samples [frames] in [-1, 1], 0.3 to 1 s long, and the sample rate in Hz.
     """
+    from scipy.signal import resample  # slow to import
+
     person, place = Voice(speaker), _place(speaker)
     rng = np.random.default_rng([int(speaker), digit, repetition])
     # Nobody says a word twice in the same way: formants, pitch, tempo and melody differ from clip to clip.
@@ -86,16 +89,10 @@ def speak(speaker: str, digit: int, repetition: int) -> tuple[np.ndarray, int]:
     pitch_range = person.range * rng.uniform(0.6, 1.4)
     # On espeak's scale of 0 to 100, 50 leaves the variant as it is and 50 more or less is an octave.
     pitch = min(50 + 50 * math.log2(hertz / person.natural), 100)
-    word = _say(WORDS[digit], person.name, rate, pitch, pitch_range)
-    clip = place.record(_resample(word, tract), rng)
+    word, espeak_rate = _say(WORDS[digit], person.name, rate, pitch, pitch_range)
+    word = resample(word, round(len(word) * SAMPLE_RATE / espeak_rate / tract))[:SAMPLES]
+    clip = place.record(word, rng)
     return (clip * 10 ** (-rng.uniform(2, 16) / 20) / np.abs(clip).max()).astype(np.float32), SAMPLE_RATE
-
-
-def _resample(word: np.ndarray, tract: float) -> np.ndarray:
-    """A word at espeak's rate, with all frequencies multiplied by ``tract``, at 16 kHz: [frames], at most 1 s."""
-    from scipy.signal import resample  # slow to import
-
-    return resample(word, round(len(word) * SAMPLE_RATE / _library()[1] / tract))[:SAMPLES]
 
 
 class Place:
@@ -122,24 +119,23 @@ class Place:
 _place = functools.lru_cache(maxsize=8)(Place)
 
 
-def _say(text: str, voice: str, rate: float, pitch: float, pitch_range: float) -> np.ndarray:
-    """Let espeak say ``text`` without the silence around it: float32 [samples]. The numbers are on espeak's scales."""
-    library, _ = _library()
-    _call(library.espeak_SetVoiceByName, voice.encode())
-    for parameter, value in ((RATE, rate), (LOUDNESS, VOLUME), (PITCH, pitch), (RANGE, pitch_range)):
-        _call(library.espeak_SetParameter, parameter, round(value), 0)
-    _received.clear()
-    content = text.encode()
-    _call(library.espeak_Synth, content, ctypes.c_size_t(len(content) + 1), 0, BY_CHARACTER, 0, UTF8, None, None)
-    samples = np.concatenate(_received).astype(np.float32) / 32768
+def _say(text: str, voice: str, rate: float, pitch: float, pitch_range: float) -> tuple[np.ndarray, int]:
+    """Let espeak say ``text`` without silence around it: float32 [samples], rate in Hz. Numbers on espeak's scales."""
+    with _lock:
+        library, sample_rate = _library()
+        _call(library.espeak_SetVoiceByName, voice.encode())
+        for parameter, value in ((RATE, rate), (LOUDNESS, VOLUME), (PITCH, pitch), (RANGE, pitch_range)):
+            _call(library.espeak_SetParameter, parameter, round(value), 0)
+        _received.clear()
+        content = text.encode()
+        _call(library.espeak_Synth, content, ctypes.c_size_t(len(content) + 1), 0, BY_CHARACTER, 0, UTF8, None, None)
+        samples = np.concatenate(_received).astype(np.float32) / 32768
     sounding = np.flatnonzero(samples)  # espeak's silence is exactly zero
-    return samples[sounding[0] : sounding[-1] + 1]
+    return samples[sounding[0] : sounding[-1] + 1], sample_rate
 
 
 def write_corpus(root: Path, clips: Iterable[Clip]) -> None:
-    """Speak ``clips`` into ``root/data/SS/D_SS_R.wav``, 16-bit mono.
-
-    Clips that are there already stay as they are, so an interrupted run can be continued.
+    """Speak ``clips`` into ``root/data/SS/D_SS_R.wav``, 16-bit mono; those that are there already stay as they are.
 
     Raises:
         UserError: there is no espeak-ng, or ``root`` holds other files.
@@ -148,9 +144,8 @@ def write_corpus(root: Path, clips: Iterable[Clip]) -> None:
     if any(root.glob("[!.]*")) and not (root / SYNTHETIC_MARKER).exists():
         raise UserError(f"{root} holds other files, which synthetic speech must not mix with; name a new folder")
     missing = [clip for clip in clips if not (root / "data" / clip.path).exists()]
-    # The marker comes first: no synthetic clip may ever lie in a folder that does not say so.
     marker = f"Not AudioMNIST but synthetic speech by espeak-ng ({VERSION}). It says nothing about human speakers.\n"
-    write_atomically(root / SYNTHETIC_MARKER, marker)
+    write_atomically(root / SYNTHETIC_MARKER, marker)  # first: no synthetic clip may lie in a folder without it
     with progress_bar("Speaking", len(missing), "clips") as progress:
         for clip in missing:
             content = io.BytesIO()
@@ -159,6 +154,7 @@ def write_corpus(root: Path, clips: Iterable[Clip]) -> None:
             progress.update()
 
 
+_lock = threading.Lock()  # espeak has one voice at a time
 _received: list[np.ndarray] = []
 
 

@@ -4,19 +4,15 @@ import http.server
 import itertools
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import soundfile
 
 from common.corpus import Clip, source
-from common.corpus.source import MARKER, DownloadError, downloaded_commit, is_managed
+from common.corpus.source import DownloadError, downloaded_commit
 from common.run import UserError
 
 NUMBERS = itertools.product(("01", "02"), range(3), range(4))
@@ -25,10 +21,9 @@ WRITER = {f"GIT_{role}_{item}": "test@example.org" for role in ("AUTHOR", "COMMI
 PLAIN_GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "PATH": os.environ["PATH"]} | WRITER
 
 
-def git(folder: Path, *arguments: str, given: str = "") -> str:
+def git(folder: Path, *arguments: str) -> str:
     command = ["git", *arguments]
-    done = subprocess.run(command, cwd=folder, env=PLAIN_GIT, input=given, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return subprocess.run(command, cwd=folder, env=PLAIN_GIT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def publish(folder: Path) -> str:
@@ -50,7 +45,7 @@ def settings(monkeypatch, tmp_path) -> Path:
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.setattr(source, "REACH_SECONDS", 300)
-    monkeypatch.setattr(source, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(source, "GROUP", 5)
     return tmp_path / "gitconfig"
 
 
@@ -64,12 +59,6 @@ def corpus(tmp_path_factory, write_tones) -> Path:
 
 
 @pytest.fixture
-def altered(corpus, tmp_path) -> Path:
-    """A copy of the corpus to be altered and published."""
-    return shutil.copytree(corpus, tmp_path / "altered")
-
-
-@pytest.fixture
 def root(tmp_path) -> Path:
     return tmp_path / "AudioMNIST"
 
@@ -79,117 +68,86 @@ def fetch(clips: list[Clip], root: Path, address: str) -> int:
     return source.fetch(clips, root)
 
 
-def temporary_folders(root: Path) -> list[Path]:
-    return list(root.parent.glob(".audio-tasks-partial-*"))
-
-
 def check_holds(root: Path, clips: list[Clip], corpus: Path) -> None:
-    """Check that these clips are there byte for byte, and nothing else but what belongs to every download."""
-    files = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()}
-    assert files == {f"data/{clip.path}" for clip in clips} | {MARKER}
-    assert all((root / path).read_bytes() == (corpus / path).read_bytes() for path in files - {MARKER})
-    assert temporary_folders(root) == []
+    """Check that these clips are there byte for byte, and no other file."""
+    files = {path.relative_to(root).as_posix() for path in root.glob("[!.]*/**/*") if path.is_file()}
+    assert files == {f"data/{clip.path}" for clip in clips}
+    assert all((root / path).read_bytes() == (corpus / path).read_bytes() for path in files)
 
 
 def check_fails(clips: list[Clip], root: Path, address: str, *parts: str) -> None:
-    """Check that a fetch fails with these parts in a message of one line, and leaves nothing temporary."""
+    """Check that a fetch fails with these parts in a message of one line."""
     with pytest.raises(DownloadError) as caught:
         fetch(clips, root, address)
     message = str(caught.value)
     assert "\n" not in message and "secret" not in message
     assert [part for part in parts if part not in message] == []
-    assert temporary_folders(root) == []
-
-
-# --- what is fetched
 
 
 def test_fetches_only_the_missing_clips_in_groups_of_one_request(root, corpus, monkeypatch, tmp_path):
-    monkeypatch.setattr(source, "GROUP_FILES", 5)
     monkeypatch.setenv("GIT_TRACE", str(tmp_path / "trace"))  # requests for files are those of ``git fetch``
-    assert not is_managed(root)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "of another repository"))
+    git(tmp_path, "init", "--quiet")  # the corpus lies in a repository with a remote of its own
+    git(tmp_path, "remote", "add", "origin", "/nowhere")
+    monkeypatch.chdir(tmp_path)
+    assert downloaded_commit(root) is None and downloaded_commit(corpus) is None
     assert fetch(CLIPS[3:10], root, corpus.as_uri()) == 7
     check_holds(root, CLIPS[3:10], corpus)
-    assert is_managed(root) and (tmp_path / "trace").read_text().count("built-in: git fetch") == 2
+    assert (tmp_path / "trace").read_text().count("built-in: git fetch") == 3, "names, 5 files, and 2"
     before = (root / "data" / CLIPS[3].path).stat().st_mtime_ns
+    monkeypatch.setattr(source, "GROUP", 100)
     assert fetch(CLIPS, root, corpus.as_uri()) == len(CLIPS) - 7
     check_holds(root, CLIPS, corpus)
     assert (root / "data" / CLIPS[3].path).stat().st_mtime_ns == before
+    assert (tmp_path / "trace").read_text().count("built-in: git fetch") == 4
+    assert fetch(CLIPS[:9], root, "/nowhere") == 0, "no address is asked"
+    assert downloaded_commit(root) == git(corpus, "rev-parse", "HEAD")
+    assert not (tmp_path / ".git/index").exists(), "the other repository is left alone"
+    (root / ".git/HEAD").unlink()
+    with pytest.raises(DownloadError, match="not a git repository"):
+        downloaded_commit(root)
 
 
-def test_needs_no_git_when_nothing_is_missing(corpus, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert fetch(CLIPS, corpus, "/nowhere") == 0
-    assert not is_managed(corpus)  # it remains the user's own
+def test_all_clips_stay_of_one_commit_and_a_removed_one_comes_back(root, corpus, tmp_path):
+    changed = shutil.copytree(corpus, tmp_path / "changed")
+    address, before = changed.as_uri(), git(changed, "rev-parse", "HEAD")
+    fetch(CLIPS[:2], root, os.path.relpath(changed))
+    (changed / "data" / CLIPS[4].path).write_bytes(b"another sound")
+    publish(changed)
+    (root / "data" / CLIPS[0].path).unlink()
+    assert fetch(CLIPS[:6], root, address) == 5
+    check_holds(root, CLIPS[:6], corpus)
+    assert downloaded_commit(root) == before
 
 
-def test_takes_a_local_path_or_a_server_that_cannot_leave_files_out(root, altered):
-    git(altered, "config", "uploadpack.allowFilter", "false")
-    for number, address in enumerate((os.path.relpath(altered), altered.as_uri()), start=1):
-        fetch(CLIPS[:number], root, address)
-        check_holds(root, CLIPS[:number], altered)
+def test_one_pattern_stands_for_all_clips_of_a_speaker():
+    """Git compares each file with each pattern."""
+    names = [f"data/{clip.path}" for clip in source.audiomnist_names()]
+    assert source._patterns(set(names[:1001])) == ["data/01/", "data/02/", names[1000]]
 
 
-def test_records_the_commit_if_all_clips_come_from_one(root, altered):
-    assert downloaded_commit(root) is None
-    for number in (1, 2):
-        fetch(CLIPS[:number], root, altered.as_uri())
-        assert altered.as_uri() in (root / MARKER).read_text()
-        assert downloaded_commit(root) == git(altered, "rev-parse", "HEAD")
-    git(altered, "commit", "--allow-empty", "--message=later")
-    fetch(CLIPS[:3], root, altered.as_uri())
-    assert downloaded_commit(root) is None
-
-
-# --- interruptions and faults
-
-
-@pytest.fixture
-def faulty_git(root, tmp_path, monkeypatch) -> Path:
-    """A file for shell commands that git runs in place of its own once the first group of clips has arrived."""
-    monkeypatch.setattr(source, "GROUP_FILES", 5)
-    program, git = tmp_path / "faulty/git", shutil.which("git")
+@pytest.mark.parametrize("moment", ["init", "fetch", "read-tree"])
+def test_goes_on_where_git_was_killed(root, corpus, tmp_path, monkeypatch, moment):
+    """It leaves locks, and a file that it had begun to write."""
+    program, begun = tmp_path / "faulty/git", root / "data" / CLIPS[6].path
     program.parent.mkdir()
     program.write_text(
-        f"#!/bin/sh\n"
-        f'case "$*" in *read-tree*) if [ -e "{root}" ]; then . "{program}.fault"; fi;; esac\n'
-        f'exec {git} "$@"\n'
+        f"""#!/bin/sh
+if [ -e {root}/data ] || [ {moment} != read-tree ]; then case " $* " in *" {moment} "*)
+    [ {moment} = init ] || touch "{root}/.git/index.lock" "{root}/.git/shallow.lock"
+    [ {moment} = read-tree ] && echo begun > "{begun}"
+    kill -9 $$
+esac; fi
+exec {shutil.which("git")} "$@"
+"""
     )
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    return program.with_name("git.fault")
-
-
-def test_what_came_before_a_lasting_fault_stays_and_no_password_is_shown(root, corpus, settings, faulty_git):
-    address = "http://user:secret@host/AudioMNIST"
-    settings.write_text(f'[url "{corpus.as_uri()}"]\n\tinsteadOf = {address}\n')
-    faulty_git.write_text(f"echo 'fatal: could not read from {address}' >&2; exit 128\n")
-    check_fails(CLIPS, root, address, "could not read from http://host/AudioMNIST", "run again to continue")
-    check_holds(root, CLIPS[:5], corpus)
-    faulty_git.write_text("")
-    assert fetch(CLIPS, root, address) == len(CLIPS) - 5
-    check_holds(root, CLIPS, corpus)
-    assert "http://host/AudioMNIST, commit" in (root / MARKER).read_text()
-
-
-def test_goes_on_after_being_killed(root, corpus, faulty_git):
-    faulty_git.write_text("kill -9 $PPID; exit 1\n")
-    program = f"""
-from pathlib import Path
-from common.corpus import source
-source.GROUP_FILES, source.REACH_SECONDS = 5, 300
-source.fetch([source.Clip(*clip) for clip in {[*map(tuple, CLIPS)]}], Path({str(root)!r}))
-"""
-    environment = os.environ | {"AUDIOMNIST_URL": corpus.as_uri()}
-    ended = subprocess.run([sys.executable, "-c", program], cwd=Path(source.__file__).parents[2], env=environment)
-    assert ended.returncode == -signal.SIGKILL
-    faulty_git.write_text("")
-    [folder] = temporary_folders(root)
-    assert fetch(CLIPS[:6], root, corpus.as_uri()) == 1  # the first group of five had arrived
-    assert temporary_folders(root) == [folder]  # a process at work might need it
-    os.utime(folder, (0, 0))
-    assert fetch(CLIPS, root, corpus.as_uri()) == len(CLIPS) - 6
-    check_holds(root, CLIPS, corpus)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+        check_fails(CLIPS, root, corpus.as_uri(), "git ended with -9", "run again to continue")
+    there = 5 if moment == "read-tree" else 0  # the first group of five had arrived
+    assert fetch(CLIPS[:7], root, corpus.as_uri()) == 7 - there
+    check_holds(root, CLIPS[:7], corpus)
 
 
 @pytest.mark.parametrize("name", ["SYNTHETIC.txt", "data/01/mine.wav"])
@@ -201,25 +159,16 @@ def test_a_folder_with_other_files_is_refused(root, corpus, name):
     assert [path for path in root.rglob("*") if path.is_file()] == [root / name]
 
 
-def test_two_fetch_at_once(root, corpus, monkeypatch):
-    monkeypatch.setattr(source, "GROUP_FILES", 5)
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(fetch, [CLIPS] * 2, [root] * 2, [corpus.as_uri()] * 2))
-    check_holds(root, CLIPS, corpus)
-
-
-# --- repositories and surroundings that are not as they should be
-
-
 @pytest.mark.parametrize(
     "address",
     ["http://user:secret@127.0.0.1:1", "ext::touch ran", "--upload-pack=touch ran", "/nowhere/AudioMNIST", "empty"],
 )
-def test_names_an_address_without_a_repository(root, monkeypatch, tmp_path, address):
+def test_an_address_without_a_repository_is_one_line_and_leaves_nothing(root, monkeypatch, tmp_path, address):
     git(tmp_path, "init", "--quiet", "empty")
     monkeypatch.chdir(tmp_path)
-    check_fails(CLIPS, root, address, f"download from {address.replace('user:secret@', '')}: ", "AUDIOMNIST_URL")
-    assert not (tmp_path / "ran").exists()
+    check_fails(CLIPS, root, address, "download of AudioMNIST: ", "AUDIOMNIST_URL", "--data-dir")
+    assert not (tmp_path / "ran").exists() and not root.exists()
+    assert "secret" not in str(DownloadError(f"fatal: cannot read '{address}'")), "not all programs leave it out"
 
 
 def test_gives_up_a_server_that_does_not_answer(root, monkeypatch):
@@ -246,29 +195,15 @@ def test_asks_for_no_password(root, settings, monkeypatch, tmp_path):
     assert not (tmp_path / "asked").exists()
 
 
-def test_names_clips_that_the_repository_lacks_or_has_in_pieces(root, altered, monkeypatch):
-    monkeypatch.setattr(source, "GROUP_FILES", 4)
-    (altered / "data" / CLIPS[4].path).write_bytes(b"RIFF is all there is of it")
-    (altered / "data" / CLIPS[5].path).write_bytes(b"")
-    (altered / "data" / CLIPS[6].path).unlink()
-    soundfile.write(altered / "data" / CLIPS[7].path, [], 16_000)
-    check_fails(CLIPS, root, publish(altered), f"4 clips are missing or damaged there, the first data/{CLIPS[4].path}")
-    check_holds(root, CLIPS[:4], altered)
-
-
 @pytest.mark.parametrize("linked", [CLIPS[1].path, "01"])
-def test_follows_no_links(root, altered, tmp_path, linked):
+def test_links_are_refused_and_clips_that_the_repository_lacks_are_named(root, corpus, tmp_path, linked):
+    altered = shutil.copytree(corpus, tmp_path / "altered")
     (altered / "data" / linked).rename(tmp_path / "outside")
     (altered / "data" / linked).symlink_to(tmp_path / "outside")
-    check_fails(CLIPS[:3], root, publish(altered), f"missing or damaged there, the first data/{linked}")
-    assert not root.exists()
+    check_fails(CLIPS[:3], root, publish(altered), f"clips are not there, or are links, the first data/{linked}")
+    assert not any(path.is_symlink() for path in root.rglob("*"))
 
 
 def test_says_that_git_is_absent(root, monkeypatch):
     monkeypatch.setenv("PATH", "")
     check_fails(CLIPS, root, "", "git was not found", "--data-dir")
-
-
-def test_names_a_folder_that_cannot_be_written(corpus, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    check_fails(CLIPS, tmp_path / "file/AudioMNIST", corpus.as_uri(), "cannot write", str(tmp_path / "file"))

@@ -1,10 +1,10 @@
-"""Which corpus a run uses: the user's own folder, AudioMNIST, or synthetic speech that is announced as such."""
+"""Which corpus a run uses, and the command line of ``python -m common.data``. Nothing is downloaded."""
 
 from pathlib import Path
 
 import pytest
 
-from common.corpus import SYNTHETIC_MARKER, SYNTHETIC_NAME, audiomnist_names, source
+from common.corpus import SYNTHETIC_MARKER, SYNTHETIC_NAME, audiomnist_names, open_folder, source
 from common.corpus.source import AUDIOMNIST_DIR, find_corpus
 from common.run import UserError
 
@@ -21,15 +21,19 @@ def empty_folder_without_network(tmp_path, monkeypatch):
 def downloads(monkeypatch) -> list[list]:
     """Downloads succeed; the list holds the clips that each of them was asked for."""
     calls = []
-
-    def fetch(clips, root):
-        assert root == AUDIOMNIST_DIR
-        calls.append(list(clips))
-        (root / "data").mkdir(parents=True, exist_ok=True)
-        (root / source.MARKER).touch()
-
-    monkeypatch.setattr(source, "fetch", fetch)
+    monkeypatch.setattr(source, "fetch", lambda clips, root: calls.append(list(clips)) or len(clips))
     return calls
+
+
+@pytest.fixture
+def command(run_here, downloads, capsys):
+    """A function that runs ``python -m common.data`` in an empty folder and returns what it prints."""
+
+    def run(*flags: str) -> str:
+        run_here("common/data.py", *flags)
+        return capsys.readouterr().out
+
+    return run
 
 
 def find(data_dir=None, dataset="auto", ratio=1.0, seed=42):
@@ -48,13 +52,15 @@ def test_data_dir_comes_first(write_tones, downloads):
 @pytest.mark.parametrize("below", ["", "data"])
 def test_the_users_own_copy_of_audiomnist_comes_before_a_download(write_tones, downloads, dataset, below):
     write_tones(AUDIOMNIST_DIR / below, SPEAKERS, digits=[1, 2])
+    (AUDIOMNIST_DIR / ".git/info").mkdir(parents=True)  # also if it is a clone
+    (AUDIOMNIST_DIR / ".git/info/sparse-checkout").write_text("/data/\n")
     corpus = find(dataset=dataset)
     assert corpus.name == "AudioMNIST" and len(corpus.clips) == 12
     assert len(find(dataset=dataset, ratio=0.5).clips) == 6
     assert downloads == []
 
 
-def test_hidden_files_are_no_copy_of_audiomnist_and_others_are_named_without_a_flag(downloads):
+def test_hidden_files_are_no_copy_of_audiomnist_and_others_are_named(downloads):
     AUDIOMNIST_DIR.mkdir(parents=True)
     (AUDIOMNIST_DIR / ".DS_Store").touch()
     (AUDIOMNIST_DIR / "notes.txt").touch()
@@ -67,18 +73,11 @@ def test_hidden_files_are_no_copy_of_audiomnist_and_others_are_named_without_a_f
 @pytest.mark.parametrize("dataset", ["auto", "audiomnist"])
 def test_only_the_clips_of_the_ratio_are_downloaded(downloads, dataset):
     corpus = find(dataset=dataset, ratio=0.01, seed=3)
-    (clips,) = downloads
-    assert len(clips) == 300 and set(clips) <= set(audiomnist_names())
+    assert corpus.name == "AudioMNIST" and list(corpus.clips) == downloads[0] and corpus.root == AUDIOMNIST_DIR / "data"
     assert corpus.clips == find(dataset="synthetic", ratio=0.01, seed=3).clips
-    assert corpus.name == "AudioMNIST" and list(corpus.clips) == clips and corpus.root == AUDIOMNIST_DIR / "data"
-
-
-def test_an_earlier_download_is_extended_and_not_taken_for_the_whole_corpus(downloads, write_tones):
-    find(ratio=0.01)
-    write_tones(AUDIOMNIST_DIR / "data", SPEAKERS, digits=[1])
-    corpus = find(ratio=0.05)
-    assert [len(clips) for clips in downloads] == [300, 1500] and len(corpus.clips) == 1500
-    assert set(downloads[0]) <= set(downloads[1])
+    find(dataset=dataset, ratio=0.05, seed=3)
+    assert [len(clips) for clips in downloads] == [300, 1500] and set(downloads[0]) < set(downloads[1])
+    assert set(downloads[1]) < set(audiomnist_names())
 
 
 def test_without_a_network_synthetic_speech_is_used_and_announced(capsys):
@@ -86,25 +85,51 @@ def test_without_a_network_synthetic_speech_is_used_and_announced(capsys):
     assert corpus.name == SYNTHETIC_NAME and corpus.root is None and len(corpus.clips) == 300
     message = capsys.readouterr().err
     assert "no repository" in message and "SYNTHETIC SPEECH" in message and "not AudioMNIST numbers" in message
-    assert "!" * 80 in message
+    assert "!" * 80 in message and list(Path().iterdir()) == []
 
 
 def test_audiomnist_asked_for_by_name_is_not_replaced_by_synthetic_speech(capsys):
-    with pytest.raises(UserError, match="no repository"):
+    with pytest.raises(UserError, match="no repository") as caught:
         find(dataset="audiomnist", ratio=0.01)
-    assert capsys.readouterr().err == ""
-
-
-def test_synthetic_speech_asked_for_by_name_is_used_beside_a_copy_of_audiomnist(write_tones, downloads, capsys):
-    write_tones(AUDIOMNIST_DIR / "data", SPEAKERS, digits=[1])
-    corpus = find(dataset="synthetic", ratio=0.01)
-    assert corpus.name == SYNTHETIC_NAME and len(corpus.clips) == 300
-    assert downloads == [] and capsys.readouterr().err == ""
+    assert "\n" not in str(caught.value) and capsys.readouterr().err == ""
 
 
 def test_synthetic_speech_in_the_folder_of_audiomnist_keeps_its_name(write_tones):
     write_tones(AUDIOMNIST_DIR / "data", SPEAKERS, digits=[1])
+    assert find(dataset="synthetic", ratio=0.01).root is None
     (AUDIOMNIST_DIR / SYNTHETIC_MARKER).touch()
     assert find().name == SYNTHETIC_NAME
     with pytest.raises(UserError, match="--dataset audiomnist: data/AudioMNIST holds synthetic speech"):
         find(dataset="audiomnist")
+
+
+def test_show_describes_the_clips_and_the_split(command, write_tones):
+    write_tones(Path("tones"), ["2", "10", "1", "9", "b"], digits=[0, 4, 9], repetitions=5)
+    assert command("show", "--data-dir", "tones").splitlines() == [
+        "tones: 75 clips",
+        "train: 48 clips, 4 speakers from 1 to b",
+        "val: 12 clips, 4 speakers from 1 to b",
+        "test: 15 clips, 1 speakers from 9 to 9",
+    ]
+    shown = command("--dataset", "synthetic", "--ratio", "0.01", "--fold", "1")
+    assert SYNTHETIC_NAME in shown and "test: 60 clips, 12 speakers from 05 to 60" in shown
+    assert "python -m common.data fetch" in command()
+    assert [path.name for path in Path().iterdir()] == ["tones"], "nothing is downloaded or cached"
+
+
+def test_fetch_downloads_the_clips_of_the_ratio_into_the_folder(command, downloads):
+    assert command("fetch", "here", "--ratio", "0.01").startswith("300 clips fetched; here holds the 300")
+    assert "data/AudioMNIST holds the 300" in command("fetch", "--ratio", "0.01")
+
+
+def test_synthesize_writes_a_corpus_that_names_itself_synthetic(command, write_tones):
+    pytest.importorskip("espeakng_loader")
+    assert "AudioMNIST holds 60 clips" in command("synthesize", "AudioMNIST", "--ratio", "0.002")
+    assert open_folder(Path("AudioMNIST/data")).name == SYNTHETIC_NAME
+    write_tones(Path("corpus/data"), ["01"])
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(SystemExit, match="corpus holds other files, which synthetic speech must not mix with; name"):
+        command("synthesize", "corpus", "--ratio", "0.002")
+    with pytest.raises(SystemExit, match="synthesize: name the folder"):
+        command("synthesize")
+    assert sorted(Path().rglob("*")) == before
