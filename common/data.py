@@ -1,6 +1,6 @@
 """The data of an experiment: the train, validation and test clips of one corpus, in batches.
 
-python -m common.data      shows, downloads or synthesises a corpus, see common.corpus.source
+python -m common.data --data-dir DIR      shows the clips and speakers of each set
 """
 
 import copy
@@ -255,6 +255,9 @@ def _to_device(batch: Any, device: torch.device) -> Any:
 
 
 if __name__ == "__main__":
-    from common.corpus.source import run_command
+    from common.corpus.source import show
+    from common.run.cli import Parser, Settings, run
 
-    run_command()
+    parser = Parser("Show the clips and speakers of each set.")
+    parser.add_settings(Settings(), ("data_dir", "dataset", "ratio", "seed", "fold"))
+    run(show, parser)

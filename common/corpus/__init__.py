@@ -20,7 +20,7 @@ from common.run import UserError, printable
 
 AUDIOMNIST_SPEAKERS = tuple(f"{number:02d}" for number in range(1, 61))
 SYNTHETIC_NAME = "synthetic speech (espeak-ng)"
-SYNTHETIC_MARKER = "SYNTHETIC.txt"  # a file in each folder of synthetic clips, so that nobody takes them for AudioMNIST
+SYNTHETIC_MARKER = "SYNTHETIC.txt"  # earlier versions put it into each folder of synthetic clips that they wrote
 
 # Groups 1 to 5 of Becker et al. (arXiv:1807.03418): fold k tests on group k + 1 and validates on group k.
 FOLD_GROUPS = (

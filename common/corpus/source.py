@@ -1,9 +1,4 @@
-"""Which corpus a run uses: a folder of the user's, AudioMNIST (downloaded if need be), or synthetic speech.
-
-python -m common.data                        show what is there: clips and speakers of each set
-python -m common.data fetch [DIR]            download AudioMNIST (all of it, or the fraction of --ratio)
-python -m common.data synthesize DIR         write the synthetic corpus as WAV files
-"""
+"""Which corpus a run uses: a folder of the user's, AudioMNIST (downloaded if need be), or synthetic speech."""
 
 import os
 import re
@@ -12,14 +7,11 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from common.corpus import SYNTHETIC_NAME, Clip, Corpus, audiomnist_names, open_folder, speaker_names, split_clips
-from common.corpus.synthetic import write_corpus
 from common.run import UserError, printable, progress_bar, shortened
-from common.run.cli import Parser, Settings, a_path, run
 
 AUDIOMNIST_DIR = Path("data/AudioMNIST")
 ANNOUNCEMENT = """!!  AudioMNIST is not available: {}
@@ -70,10 +62,7 @@ def find_corpus(data_dir: Path | None, dataset: str, ratio: float, seed: int) ->
         return synthetic_speech
     # What the user put there is the corpus; a download holds only the clips that runs have needed so far.
     if _is_users_own(AUDIOMNIST_DIR):
-        corpus = open_folder(AUDIOMNIST_DIR)
-        if corpus.name == SYNTHETIC_NAME and dataset == "audiomnist":
-            raise UserError(f"--dataset audiomnist: {AUDIOMNIST_DIR} holds synthetic speech; move it away")
-        return corpus.take(ratio, seed)
+        return open_folder(AUDIOMNIST_DIR).take(ratio, seed)
     wanted = Corpus("AudioMNIST", audiomnist_names(), AUDIOMNIST_DIR / "data").take(ratio, seed)
     try:
         fetch(wanted.clips, AUDIOMNIST_DIR)
@@ -182,41 +171,10 @@ def _git(folder: Path, *arguments: str, seconds: float = COMMAND_SECONDS) -> str
     return done.stdout
 
 
-def run_command() -> None:
-    """The command line of ``python -m common.data``."""
-    parser, commands = Parser(__doc__), ("show", "fetch", "synthesize")
-    parser.add_argument("command", nargs="?", choices=commands, default="show", help="what to do")
-    parser.add_argument("folder", nargs="?", type=a_path, metavar="DIR", help="folder to fetch into or to write")
-    parser.add_settings(Settings(), ("data_dir", "dataset", "ratio", "seed", "fold"))
-    run(_run_command, parser)
-
-
-def _run_command(command: str, folder: Path | None, **flags: Any) -> None:
-    settings = Settings(**flags)
-    if command == "show":
-        _show(settings)
-        return
-    clips = Corpus("", audiomnist_names(), None).take(settings.ratio, settings.seed).clips
-    if command == "fetch":
-        folder = folder or AUDIOMNIST_DIR
-        print(f"{fetch(clips, folder)} clips fetched; {folder} holds the {len(clips)} that were asked for")
-    elif folder:
-        write_corpus(folder, clips)
-        print(f"{folder} holds {len(clips)} clips of {SYNTHETIC_NAME}")
-    else:
-        raise UserError("synthesize: name the folder to write, as in `python -m common.data synthesize data/synthetic`")
-
-
-def _show(settings: Settings) -> None:
-    """Print the sets as they are now; nothing is downloaded or cached."""
-    folder = settings.data_dir
-    if folder is None and settings.dataset != "synthetic":
-        folder = AUDIOMNIST_DIR
-        if not any(folder.glob("[!.]*")):
-            print(f"{folder} is not there. `python -m common.data fetch` downloads it; the tasks do so themselves.")
-            return
-    corpus = find_corpus(folder, settings.dataset, settings.ratio, settings.seed)
+def show(data_dir: Path | None, dataset: str, ratio: float, seed: int, fold: int | None) -> None:
+    """Print the clips and speakers of each set; nothing is decoded."""
+    corpus = find_corpus(data_dir, dataset, ratio, seed)
     print(f"{corpus.name}: {len(corpus.clips)} clips")
-    for name, rows in split_clips(corpus.clips, settings.seed, settings.fold)._asdict().items():
+    for name, rows in split_clips(corpus.clips, seed, fold)._asdict().items():
         speakers = speaker_names([corpus.clips[i] for i in rows])
         print(printable(f"{name}: {len(rows)} clips, {len(speakers)} speakers from {speakers[0]} to {speakers[-1]}"))

@@ -8,20 +8,17 @@ corpus that is no finding. Rooms and microphones are made like those of the test
 
 import ctypes
 import functools
-import io
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
-import soundfile
 
 from common.audio import SAMPLE_RATE, SAMPLES
 from common.conditions import mix, random_microphone, random_room
-from common.corpus import AUDIOMNIST_SPEAKERS, SYNTHETIC_MARKER, Clip
-from common.run import UserError, progress_bar, write_atomically
+from common.corpus import AUDIOMNIST_SPEAKERS
+from common.run import UserError
 
 VERSION = "espeak-3"
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -134,27 +131,7 @@ def _say(text: str, voice: str, rate: float, pitch: float, pitch_range: float) -
     return samples[sounding[0] : sounding[-1] + 1], sample_rate
 
 
-def write_corpus(root: Path, clips: Iterable[Clip]) -> None:
-    """Speak ``clips`` into ``root/data/SS/D_SS_R.wav``, 16-bit mono; those that are there already stay as they are.
-
-    Raises:
-        UserError: there is no espeak-ng, or ``root`` holds other files.
-    """
-    _library()  # nothing is written without espeak-ng
-    if any(root.glob("[!.]*")) and not (root / SYNTHETIC_MARKER).exists():
-        raise UserError(f"{root} holds other files, which synthetic speech must not mix with; name a new folder")
-    missing = [clip for clip in clips if not (root / "data" / clip.path).exists()]
-    marker = f"Not AudioMNIST but synthetic speech by espeak-ng ({VERSION}). It says nothing about human speakers.\n"
-    write_atomically(root / SYNTHETIC_MARKER, marker)  # first: no synthetic clip may lie in a folder without it
-    with progress_bar("Speaking", len(missing), "clips") as progress:
-        for clip in missing:
-            content = io.BytesIO()
-            soundfile.write(content, *speak(*clip[:3]), format="WAV", subtype="PCM_16")
-            write_atomically(root / "data" / clip.path, content.getvalue())
-            progress.update()
-
-
-_lock = threading.Lock()  # espeak has one voice at a time
+_lock = threading.Lock()  # espeak is not safe in several threads
 _received: list[np.ndarray] = []
 
 

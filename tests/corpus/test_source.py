@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.corpus import SYNTHETIC_MARKER, SYNTHETIC_NAME, audiomnist_names, open_folder, source
+from common.corpus import SYNTHETIC_NAME, audiomnist_names, source
 from common.corpus.source import AUDIOMNIST_DIR, find_corpus
 from common.run import UserError
 
@@ -94,18 +94,9 @@ def test_audiomnist_asked_for_by_name_is_not_replaced_by_synthetic_speech(capsys
     assert "\n" not in str(caught.value) and capsys.readouterr().err == ""
 
 
-def test_synthetic_speech_in_the_folder_of_audiomnist_keeps_its_name(write_tones):
-    write_tones(AUDIOMNIST_DIR / "data", SPEAKERS, digits=[1])
-    assert find(dataset="synthetic", ratio=0.01).root is None
-    (AUDIOMNIST_DIR / SYNTHETIC_MARKER).touch()
-    assert find().name == SYNTHETIC_NAME
-    with pytest.raises(UserError, match="--dataset audiomnist: data/AudioMNIST holds synthetic speech"):
-        find(dataset="audiomnist")
-
-
 def test_show_describes_the_clips_and_the_split(command, write_tones):
     write_tones(Path("tones"), ["2", "10", "1", "9", "b"], digits=[0, 4, 9], repetitions=5)
-    assert command("show", "--data-dir", "tones").splitlines() == [
+    assert command("--data-dir", "tones").splitlines() == [
         "tones: 75 clips",
         "train: 48 clips, 4 speakers from 1 to b",
         "val: 12 clips, 4 speakers from 1 to b",
@@ -113,23 +104,4 @@ def test_show_describes_the_clips_and_the_split(command, write_tones):
     ]
     shown = command("--dataset", "synthetic", "--ratio", "0.01", "--fold", "1")
     assert SYNTHETIC_NAME in shown and "test: 60 clips, 12 speakers from 05 to 60" in shown
-    assert "python -m common.data fetch" in command()
     assert [path.name for path in Path().iterdir()] == ["tones"], "nothing is downloaded or cached"
-
-
-def test_fetch_downloads_the_clips_of_the_ratio_into_the_folder(command, downloads):
-    assert command("fetch", "here", "--ratio", "0.01").startswith("300 clips fetched; here holds the 300")
-    assert "data/AudioMNIST holds the 300" in command("fetch", "--ratio", "0.01")
-
-
-def test_synthesize_writes_a_corpus_that_names_itself_synthetic(command, write_tones):
-    pytest.importorskip("espeakng_loader")
-    assert "AudioMNIST holds 60 clips" in command("synthesize", "AudioMNIST", "--ratio", "0.002")
-    assert open_folder(Path("AudioMNIST/data")).name == SYNTHETIC_NAME
-    write_tones(Path("corpus/data"), ["01"])
-    before = sorted(Path().rglob("*"))
-    with pytest.raises(SystemExit, match="corpus holds other files, which synthetic speech must not mix with; name"):
-        command("synthesize", "corpus", "--ratio", "0.002")
-    with pytest.raises(SystemExit, match="synthesize: name the folder"):
-        command("synthesize")
-    assert sorted(Path().rglob("*")) == before

@@ -7,14 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import soundfile
 
 from common.corpus import (
     AUDIOMNIST_SPEAKERS,
-    SYNTHETIC_MARKER,
-    SYNTHETIC_NAME,
     audiomnist_names,
-    open_folder,
     synthetic,
 )
 from common.run import UserError
@@ -78,27 +74,9 @@ def test_speakers_differ_more_than_repetitions():
     assert between.mean() > 1.5 * within.mean()
 
 
-def test_a_written_corpus_has_the_layout_of_audiomnist_and_says_what_it_is(tmp_path):
-    clips = [CLIPS["01", 0, 0], CLIPS["01", 9, 49], CLIPS["60", 3, 7]]
-    kept = tmp_path / "data" / clips[0].path
-    kept.parent.mkdir(parents=True)
-    kept.write_bytes(b"already there")
-    (tmp_path / SYNTHETIC_MARKER).touch()
-    synthetic.write_corpus(tmp_path, clips)
-    corpus = open_folder(tmp_path)
-    assert corpus.name == SYNTHETIC_NAME and list(corpus.clips) == clips and corpus.root == tmp_path / "data"
-    assert kept.read_bytes() == b"already there", "an interrupted run is continued"
-    info = soundfile.info(tmp_path / "data/60/3_60_7.wav")
-    assert (info.format, info.subtype, info.channels, info.samplerate) == ("WAV", "PCM_16", 1, 16_000)
-    stored, _ = soundfile.read(tmp_path / "data/60/3_60_7.wav", dtype="float32")
-    np.testing.assert_allclose(stored, synthetic.speak("60", 3, 7)[0], atol=1 / 32768)
-    marker = (tmp_path / "SYNTHETIC.txt").read_text()
-    assert "Not AudioMNIST" in marker and "espeak-ng" in marker and synthetic.VERSION in marker
-
-
-def test_a_missing_espeak_tells_what_to_install(tmp_path, monkeypatch):
+def test_a_missing_espeak_tells_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     monkeypatch.setattr(synthetic, "_library", synthetic._library.__wrapped__)  # forget the library already loaded
     with pytest.raises(UserError, match=r"espeakng-loader.*uv sync --group synthetic") as caught:
-        synthetic.write_corpus(tmp_path / "corpus", [CLIPS["01", 0, 0]])
-    assert "\n" not in str(caught.value) and not (tmp_path / "corpus").exists()
+        synthetic.speak("01", 0, 0)
+    assert "\n" not in str(caught.value)
