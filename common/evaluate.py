@@ -96,6 +96,8 @@ def _load(
     try:
         checkpoint = read_checkpoint(Path(path))
         weights = {key.removeprefix(part): x for key, x in checkpoint["state_dict"].items() if key.startswith(part)}
+        if not weights:  # of another task
+            raise LookupError(part)
         network = make(weights)
         network.load_state_dict(weights)
         if isinstance(network, DigitNetwork):
