@@ -15,17 +15,10 @@ def test_full_scale_of_int16_becomes_one_and_floats_keep_theirs():
         assert to_float(same).dtype == torch.float32 and to_float(same)[0, :3].tolist() == [-1.0, 0.0, 0.5]
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8, torch.bool, torch.complex64])
-def test_other_types_are_refused_in_one_line(dtype):
-    with pytest.raises(ValueError, match=rf"int16, got {dtype} of shape \(2, 16000\)$"):
-        to_float(torch.zeros(2, 16_000, dtype=dtype))
-
-
-@pytest.mark.parametrize("shape", [(16_000,), (2, 1, 16_000), (2, 128), (2, 399), ()])
-def test_other_shapes_are_refused_in_one_line(shape):
-    with pytest.raises(ValueError, match=r"^expected waveforms \[B, N\] .* got torch.float32 of shape") as caught:
-        to_float(torch.zeros(shape))
-    assert str(caught.value).endswith(str(shape)) and "\n" not in str(caught.value)
+@pytest.mark.parametrize("wave", [torch.zeros(2, 16_000, dtype=torch.int32), torch.zeros(2, 399), torch.zeros(16_000)])
+def test_other_types_and_shapes_are_refused_in_one_line(wave):
+    with pytest.raises(ValueError, match=r"^expected waveforms \[B, N\] .* got torch\.\w+ of shape \([\d, ]+\)$"):
+        to_float(wave)
 
 
 def test_unit_power_removes_offset_and_gain():

@@ -44,7 +44,7 @@ def test_pooling_keeps_mean_and_maximum():
     assert mean_and_max(x).tolist() == [[3.0, -1.0, 6.0, 0.0]]
 
 
-@pytest.mark.parametrize("samples", [400, 4000, 15_999, 16_000])
+@pytest.mark.parametrize("samples", [400, 15_999, 16_000])
 def test_waves_are_filtered_as_by_a_strided_convolution(samples):
     wave, filters = torch.randn(3, samples), torch.randn(5, 256, requires_grad=True)
     expected = F.conv1d(wave.unsqueeze(1), filters.unsqueeze(1), stride=40, padding=128)

@@ -17,7 +17,7 @@ METRICS = {1: "task1_supervised", 2: "task2_contrastive", 4: "task4_biometrics",
 
 @pytest.fixture
 def outcomes(run_here, tmp_path, monkeypatch, capsys) -> Callable[..., list[str | None]]:
-    """A function that runs the five tasks, or some, on a corpus and returns the one line of error of each, or None."""
+    """A function that runs some tasks on a corpus and returns the one line of error of each, or None."""
     monkeypatch.chdir(tmp_path)
 
     def finite(number: str) -> float:
@@ -26,7 +26,7 @@ def outcomes(run_here, tmp_path, monkeypatch, capsys) -> Callable[..., list[str 
 
     def run(corpus: Path, *tasks: int) -> list[str | None]:
         errors = []
-        for task in tasks or range(1, 6):
+        for task in tasks:
             flags = ["--data-dir", str(corpus), "--epochs", "1", "--batch-size", "8", "--num-workers", "0"]
             try:
                 run_here(f"task{task}.py", *flags)
@@ -45,17 +45,13 @@ def outcomes(run_here, tmp_path, monkeypatch, capsys) -> Callable[..., list[str 
     return run
 
 
-def test_a_silent_corpus_is_one_line(outcomes, write_tones, tmp_path):
-    corpus = write_tones(tmp_path / "tones", SPEAKERS, digits=[0, 1])
+def test_silence_and_too_few_speakers_are_one_line(outcomes, write_tones, tmp_path):
+    corpus = write_tones(tmp_path / "tones", SPEAKERS, digits=[0])
     for path in corpus.rglob("*.wav"):
         soundfile.write(path, np.zeros(4800), 16_000)
-    assert all("none of its 12 clips can be read" in error for error in outcomes(corpus))
-
-
-@pytest.mark.parametrize("speakers, repetitions", [(1, 10), (2, 1)])
-def test_one_speaker_or_two_clips_are_one_line(outcomes, write_tones, tmp_path, speakers, repetitions):
-    corpus = write_tones(tmp_path / "tones", SPEAKERS[:speakers], digits=[0], repetitions=repetitions)
-    assert all("it takes 3 speakers" in error for error in outcomes(corpus))
+    assert all("none of its 6 clips can be read" in error for error in outcomes(corpus, 1, 4))
+    corpus = write_tones(tmp_path / "few", SPEAKERS[:2], digits=[0])
+    assert all("it takes 3 speakers" in error for error in outcomes(corpus, 1, 4))
 
 
 def test_one_digit_gives_results(outcomes, write_tones, tmp_path):
@@ -63,9 +59,8 @@ def test_one_digit_gives_results(outcomes, write_tones, tmp_path):
     assert outcomes(corpus, 2, 4) == [None] * 2, "the tasks that fit or enrol by digit"
 
 
-def test_a_single_test_clip_gives_results_except_where_clips_are_compared(outcomes, write_tones, tmp_path):
+def test_a_single_test_clip_gives_results(outcomes, write_tones, tmp_path):
     corpus = write_tones(tmp_path / "tones", SPEAKERS, digits=[0, 1])
     for path in list((corpus / "03").iterdir())[1:]:
         path.unlink()
-    errors = outcomes(corpus)
-    assert "too few clips" in errors.pop(3) and errors == [None] * 4
+    assert outcomes(corpus, 1, 2, 3, 4, 5) == [None] * 5
