@@ -10,7 +10,6 @@ from common.augmentation import (
     EQUALISER_COMPONENTS,
     ROOM_SECONDS,
     VARIANTS,
-    Augmentation,
     random_babble,
     random_bands,
     random_channel,
@@ -83,12 +82,6 @@ def test_a_share_of_the_clips_at_any_position_in_the_batch_is_changed(only, chan
         torch.testing.assert_close(random_channel(wave), wave, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("clips", [1, 2, 3])
-def test_few_clips_can_be_changed_too(clips):
-    changed = random_channel(torch.randn(clips, 16_000), room=True)
-    assert changed.shape == (clips, 16_000) and changed.isfinite().all()
-
-
 def test_rooms_start_with_the_direct_sound_and_decay_at_their_reverberation_times():
     rooms = random_rooms(torch.zeros(1), 32_000)  # [variants, taps]
     assert rooms.shape == (VARIANTS, 32_000) and (rooms[:, 0] == 1).all() and not rooms[:, 1:30].any()
@@ -145,8 +138,3 @@ def test_masks_hide_whole_bands_and_whole_frames_of_each_clip_by_itself():
     assert torch.equal(masked, bands.unsqueeze(2) | frames.unsqueeze(1))
     assert 8 < bands.sum(dim=1).max() <= 16 and 12 < frames.sum(dim=1).max() <= 24
     assert len(bands.unique(dim=0)) > 100
-
-
-def test_another_kind_is_refused():
-    with pytest.raises(ValueError, match="expected one of none, waveform, spectrogram, both, got rooms"):
-        Augmentation("rooms")

@@ -81,11 +81,9 @@ def test_embeddings_take_the_place_of_waveforms_and_keep_the_labels(open_data):
     }
     embedded = data.with_embeddings(embeddings)
     for name, expected in embeddings.items():
-        embedding, digit, speaker = collect(embedded.loader(name))
-        clips = collect(data.loader(name))
+        (embedding, *labels), (waveform, *expected_labels) = collect(embedded.loader(name)), collect(data.loader(name))
         np.testing.assert_array_equal(embedding, expected)
-        assert torch.equal(digit, clips.digit) and torch.equal(speaker, clips.speaker)
-        assert clips.waveform.dtype == torch.int16, "the original is unchanged"
+        assert all(map(torch.equal, labels, expected_labels)) and waveform.dtype == torch.int16
     np.testing.assert_array_equal(collect(embedded.val_dataloader()).waveform, embeddings["val"])
 
 
@@ -150,13 +148,10 @@ def test_validation_clips_are_augmented_once_beside_the_clean_ones_and_training_
     assert torch.equal(torch.get_rng_state(), random), "the training draws from these numbers"
     first, again = collect(data.val_dataloader()), collect(data.val_dataloader())
     assert all(torch.equal(*parts) for parts in zip(first, again, strict=True)), "equal in each epoch"
-    n = len(clean.digit)
-    assert torch.equal(first.waveform[:n], clean.waveform) and first.waveform.dtype == torch.int16
-    for labels, expected in ((first.digit, clean.digit), (first.speaker, clean.speaker)):
-        assert torch.equal(labels, expected.repeat(2))
-    changed = to_float(first.waveform[n:])
-    assert (changed.abs().amax(dim=1) > 0.9).all(), "levels as the cache has them"
-    assert not any(torch.equal(a, b) for a, b in zip(first.waveform[n:], clean.waveform, strict=True))
+    assert torch.equal(first.digit, clean.digit.repeat(2)) and torch.equal(first.speaker, clean.speaker.repeat(2))
+    same, changed = first.waveform.chunk(2)
+    assert torch.equal(same, clean.waveform) and not any(map(torch.equal, changed, same))
+    assert (to_float(changed).abs().amax(dim=1) > 0.9).all(), "levels as the cache has them"
     assert torch.equal(collect(data.loader("val")).waveform, clean.waveform), "accuracies are of clean clips"
     data.augment_validation(Augmentation(rooms=True), clips=5)
     assert len(collect(data.val_dataloader()).digit) == 10

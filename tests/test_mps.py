@@ -25,12 +25,11 @@ COMPOSITE = {"CompositeImplicitAutograd", "CompositeExplicitAutograd", "Composit
 
 
 # Operators of our steps that take complex numbers on MPS in torch 2.11. Others do not: repeat raises, normal_ is wrong.
-COMPLEX_ON_MPS = set(  # noqa: SIM905
-    """_conj _fft_c2c _fft_c2r _fft_r2c abs add add_ as_strided clone conj_physical copy_ detach div empty empty_like
-    expand fft_irfft fft_rfft fill_ imag index index_put index_put_ index_select mul mul_ new_zeros real select
-    select_backward slice slice_backward squeeze sum transpose transpose_ unsqueeze view view_as_complex view_as_real
-    zeros zeros_like""".split()
-)
+COMPLEX_NAMES = """_conj _fft_c2c _fft_c2r _fft_r2c abs add add_ as_strided clone conj_physical copy_ detach div empty
+empty_like expand fft_irfft fft_rfft fill_ imag index index_put index_put_ index_select mul mul_ new_zeros real select
+select_backward slice slice_backward squeeze sum transpose transpose_ unsqueeze view view_as_complex view_as_real zeros
+zeros_like"""
+COMPLEX_ON_MPS = set(COMPLEX_NAMES.split())
 # Their backward kernels take no other memory format than contiguous, see ``common.encoders.in_order``.
 CONTIGUOUS_ON_MPS = ("batch_norm", "avg_pool2d", "convolution")
 

@@ -1,19 +1,13 @@
-"""``fit`` trains as many epochs as it is asked for, keeps the best of them, and moves no other weights."""
+"""``fit`` trains as many epochs as it is asked for, keeps the best of them, and repeats them by their seed."""
 
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from common.augmentation import Augmentation
-from common.encoders import Embedder
-from common.evaluate import embed
-from common.models import DigitClassifier, FrozenDigitClassifier
 from common.run import UserError
 from common.training import PATIENCE, fit
 
@@ -103,36 +97,6 @@ def test_a_loss_that_is_not_finite_is_one_line_and_is_not_saved(train, tmp_path,
         train(losses, 3, tmp_path, train_loss)
     last = tmp_path / "checkpoints/last.ckpt"
     assert not last.exists() if train_loss else torch.load(last, weights_only=True)["epoch"] == 0
-
-
-# --- with the models and clips of the tasks
-
-
-def weights(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in module.state_dict().items()}
-
-
-def same(before: dict, module: nn.Module) -> list[bool]:
-    return [torch.equal(before[key], value.cpu()) for key, value in module.state_dict().items()]
-
-
-def test_fine_tuning_one_copy_leaves_the_pretrained_encoders_and_the_next_copy_alone(tone_data, tmp_path, make_run):
-    pretrained = Embedder()
-    before, optimizer = weights(pretrained), partial(torch.optim.AdamW, fused=True)
-    embeddings = {name: embed(pretrained, tone_data.loader(name)).z["concat"] for name in tone_data.examples}
-    for mode in ("frozen", "finetuned", "finetuned"):
-        if mode == "frozen":
-            model = FrozenDigitClassifier(("1d", "2d"), 1e-2, cross_entropy, optimizer)
-            data = tone_data.with_embeddings(embeddings)
-        else:
-            model, data = DigitClassifier(("1d", "2d"), Augmentation(), 1e-2, optimizer=optimizer), tone_data
-        model.network.embedder.copy_weights(pretrained)
-        assert all(same(before, model.network.embedder)), "each copy starts from the pretrained weights"
-        head = weights(model.network.head)
-        fit(model, data, make_run(tmp_path, epochs=2), mode, mode)
-        assert all(same(before, pretrained)), "the pretrained encoders moved"
-        assert not any(same(head, model.network.head)), "the head is trained"
-        assert all(same(before, model.network.embedder)) == (mode == "frozen"), "BatchNorm statistics included"
 
 
 def test_an_epoch_draws_the_same_whatever_was_drawn_before_and_each_epoch_anew(tone_data, tmp_path, make_run):
