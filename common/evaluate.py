@@ -61,11 +61,7 @@ class Predictions(NamedTuple):
 def load_embedder(path: str | Path, data: SpokenDigits) -> Embedder:
     """Both encoders of task 2's ``best.ckpt``, on the CPU and in eval mode.
 
-    Args:
-        data: what they will be tested on.
-
-    Raises:
-        UserError: as ``load_classifier``.
+    Arguments and errors are those of ``load_classifier``.
     """
     return _load(path, "task2.py", "embedder.", lambda weights: Embedder(), data)
 
