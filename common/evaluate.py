@@ -61,11 +61,7 @@ class Predictions(NamedTuple):
 def load_embedder(path: str | Path, data: SpokenDigits) -> Embedder:
     """Both encoders of task 2's ``best.ckpt``, on the CPU and in eval mode.
 
-    Args:
-        data: what they will be tested on.
-
-    Raises:
-        UserError: as ``load_classifier``.
+    Arguments and errors are those of ``load_classifier``.
     """
     return _load(path, "task2.py", "embedder.", lambda weights: Embedder(), data)
 
@@ -96,6 +92,8 @@ def _load(
     try:
         checkpoint = read_checkpoint(Path(path))
         weights = {key.removeprefix(part): x for key, x in checkpoint["state_dict"].items() if key.startswith(part)}
+        if not weights:  # of another task
+            raise LookupError(part)
         network = make(weights)
         network.load_state_dict(weights)
         if isinstance(network, DigitNetwork):

@@ -65,7 +65,9 @@ def tone_data(tmp_path_factory, write_tones) -> SpokenDigits:
     write_tones(folder / "tones", ["01", "02", "03"], digits=[0, 1], repetitions=10)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return SpokenDigits(folder / "tones", batch_size=8)
+        data = SpokenDigits(folder / "tones", batch_size=8)
+    data.steps = 6  # of an epoch: what is tested with them does not need 24
+    return data
 
 
 @pytest.fixture(scope="session")
@@ -77,9 +79,8 @@ def make_settings() -> Callable[..., Settings]:
 @pytest.fixture(scope="session")
 def make_run(make_settings) -> Callable[..., Run]:
     """A function that gives a run in a folder, with settings as in ``make_settings``; nothing is written yet."""
-    return lambda folder, **overrides: Run(
-        make_settings(output_dir=folder, **overrides), {"fingerprint": "tones", "split": "s"}, {}
-    )
+    facts = {"corpus": "tones", "train_speakers": ["01", "02"], "fingerprint": "tones", "split": "s"}
+    return lambda folder, **overrides: Run(make_settings(output_dir=folder, **overrides), facts, {})
 
 
 @pytest.fixture
@@ -125,13 +126,14 @@ def run_script(offline) -> Callable[..., subprocess.CompletedProcess]:
     return run_it
 
 
-@pytest.fixture
-def run_here(monkeypatch) -> Callable[..., object]:
-    """A function that runs a script's ``__main__`` in this process, which saves the imports."""
+@pytest.fixture(scope="session")
+def run_here() -> Callable[..., object]:
+    """A function that runs a script's ``__main__`` in this process, offline, which saves the imports."""
 
     def run_it(script: str, *flags: str) -> object:
-        monkeypatch.setenv("AUDIOMNIST_URL", "/nonexistent/AudioMNIST")
-        monkeypatch.setattr(sys, "argv", [script, *flags])
-        return runpy.run_path(str(REPOSITORY / script), run_name="__main__")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AUDIOMNIST_URL", "/nonexistent/AudioMNIST")
+            patch.setattr(sys, "argv", [script, *flags])
+            return runpy.run_path(str(REPOSITORY / script), run_name="__main__")
 
     return run_it

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchaudio
 
-from common.audio import POWER_FLOOR, LogMel, mel_bands, to_float, unit_power
+from common.audio import POWER_FLOOR, LogMel, to_float, unit_power
 
 
 def test_full_scale_of_int16_becomes_one_and_floats_keep_theirs():
@@ -15,31 +15,10 @@ def test_full_scale_of_int16_becomes_one_and_floats_keep_theirs():
         assert to_float(same).dtype == torch.float32 and to_float(same)[0, :3].tolist() == [-1.0, 0.0, 0.5]
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8, torch.bool, torch.complex64])
-def test_other_types_are_refused_in_one_line(dtype):
-    with pytest.raises(ValueError, match=rf"int16, got {dtype} of shape \(2, 16000\)$"):
-        to_float(torch.zeros(2, 16_000, dtype=dtype))
-
-
-@pytest.mark.parametrize("shape", [(16_000,), (2, 1, 16_000), (2, 128), (2, 399), ()])
-def test_other_shapes_are_refused_in_one_line(shape):
-    with pytest.raises(ValueError, match=r"^expected waveforms \[B, N\] .* got torch.float32 of shape") as caught:
-        to_float(torch.zeros(shape))
-    assert str(caught.value).endswith(str(shape)) and "\n" not in str(caught.value)
-
-
-def test_unit_power_removes_offset_and_gain():
-    wave = unit_power(3 * torch.randn(2, 16_000) + 5)
-    torch.testing.assert_close(wave.mean(dim=1), torch.zeros(2), atol=1e-5, rtol=0)
-    torch.testing.assert_close(wave.square().mean(dim=1), torch.ones(2), atol=1e-3, rtol=0)
-
-
-def test_mel_bands_are_means_of_bins_and_none_is_empty():
-    bands = mel_bands()
-    assert bands.shape == (64, 201)
-    torch.testing.assert_close(bands.sum(dim=1), torch.ones(64))
-    centres = (bands * torch.arange(201)).sum(dim=1) * 40  # Hz
-    assert (centres.diff() > 0).all()
+@pytest.mark.parametrize("wave", [torch.zeros(2, 16_000, dtype=torch.int32), torch.zeros(2, 399), torch.zeros(16_000)])
+def test_other_types_and_shapes_are_refused_in_one_line(wave):
+    with pytest.raises(ValueError, match=r"^expected waveforms \[B, N\] .* got torch\.\w+ of shape \([\d, ]+\)$"):
+        to_float(wave)
 
 
 def test_log_mel_equals_torchaudios_with_eight_times_as_many_bins():
@@ -59,6 +38,6 @@ def test_log_mel_equals_torchaudios_with_eight_times_as_many_bins():
     assert difference.mean() < 0.018
 
 
-def test_log_mel_does_not_depend_on_gain():
+def test_log_mel_depends_on_neither_gain_nor_offset():
     wave = torch.randn(2, 16_000) * 0.3
-    torch.testing.assert_close(LogMel()(wave * 0.1), LogMel()(wave), atol=0.02, rtol=0.02)
+    torch.testing.assert_close(LogMel()(wave * 0.1 + 0.2), LogMel()(wave), atol=0.02, rtol=0.02)

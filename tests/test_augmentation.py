@@ -14,7 +14,6 @@ from common.augmentation import (
     random_bands,
     random_channel,
     random_equaliser,
-    random_gap,
     random_masks,
     random_noise,
     random_rates,
@@ -41,13 +40,12 @@ def test_warp_shifts_by_whole_samples_and_does_nothing_at_rate_one():
 def test_warp_raises_the_pitch_by_the_rate():
     tone = torch.sin(2 * math.pi * 1000 * torch.arange(16_000) / 16_000).unsqueeze(0)
     faster = warp(tone, torch.full((1, 1), 1.1), torch.zeros(1, 1))
-    middle = faster[0, 4000:12_000]  # 0.5 s: bins of 2 Hz
-    assert abs(int(torch.fft.rfft(middle).abs().argmax()) * 2 - 1100) <= 2
+    assert abs(int(torch.fft.rfft(faster[0, 4000:12_000]).abs().argmax()) * 2 - 1100) <= 2  # 0.5 s: bins of 2 Hz
 
 
 def test_random_rates_and_shifts_fill_their_ranges_and_no_more():
     wave = torch.zeros(2000, 1)
-    rates, shifts = random_rates(wave, 0.1), random_shifts(wave, 1600)
+    rates, shifts = random_rates(wave), random_shifts(wave)
     assert 1 / 1.1 <= rates.min() < 0.92 < 1.09 < rates.max() <= 1.1
     assert -1600 <= shifts.min() < -1500 < 1500 < shifts.max() <= 1600
 
@@ -82,12 +80,6 @@ def test_a_share_of_the_clips_at_any_position_in_the_batch_is_changed(only, chan
     assert 0 < changed[:100].sum() < 60
     if change != "NOISE":
         torch.testing.assert_close(random_channel(wave), wave, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("clips", [1, 2, 3])
-def test_few_clips_can_be_changed_too(clips):
-    changed = random_channel(torch.randn(clips, 16_000), room=True)
-    assert changed.shape == (clips, 16_000) and changed.isfinite().all()
 
 
 def test_rooms_start_with_the_direct_sound_and_decay_at_their_reverberation_times():
@@ -138,17 +130,11 @@ def test_equaliser_gains_have_the_stated_decibels():
     assert (random_equaliser(torch.zeros(1, 129), 0.0) == 1).all()
 
 
-def test_a_gap_has_neighbouring_zeros_and_the_allowed_width():
-    hidden = random_gap(500, 64, max_width=8) == 0  # [B, size]
-    widths = hidden.sum(dim=1)
-    assert widths.min() == 0 and widths.max() == 8
-    starts_and_ends = torch.diff(torch.nn.functional.pad(hidden.int(), (1, 1)), dim=1).abs().sum(dim=1)
-    assert starts_and_ends.max() == 2
-    assert hidden[:, 0].any() and hidden[:, -1].any()
-
-
-def test_masks_hide_whole_bands_and_whole_frames():
-    masked = random_masks(torch.ones(200, 64, 101)) == 0  # [B, F, T]
+def test_masks_hide_whole_bands_and_whole_frames_of_each_clip_by_itself():
+    log_mel = torch.ones(200, 64, 101)
+    masked = random_masks(log_mel) == 0  # [B, F, T]
+    assert (log_mel == 1).all(), "the clips themselves stay"
     bands, frames = masked.all(dim=2), masked.all(dim=1)
     assert torch.equal(masked, bands.unsqueeze(2) | frames.unsqueeze(1))
     assert 8 < bands.sum(dim=1).max() <= 16 and 12 < frames.sum(dim=1).max() <= 24
+    assert len(bands.unique(dim=0)) > 100

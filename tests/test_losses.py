@@ -31,45 +31,15 @@ def pair(size: int, dim: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor
 @pytest.mark.parametrize("size, dim, temperature", [(2, 3, 1.0), (5, 4, 0.1), (8, 2, 0.5), (1, 4, 0.1)])
 def test_equals_a_naive_double_loop(size, dim, temperature):
     a, b = pair(size, dim)
+    assert info_nce(a, b).item() == pytest.approx(naive_info_nce(a, b, 0.2), rel=1e-10, abs=1e-12), "the default"
     assert info_nce(a, b, temperature).item() == pytest.approx(naive_info_nce(a, b, temperature), rel=1e-10, abs=1e-12)
 
 
-def test_the_default_temperature_is_a_fifth():
-    a, b = pair(4, 3)
-    assert info_nce(a, b).item() == pytest.approx(naive_info_nce(a, b, 0.2), rel=1e-10)
-
-
-@pytest.mark.parametrize("size", [2, 7])
-@pytest.mark.parametrize("temperature", [0.1, 1.0])
-def test_orthogonal_and_aligned(size, temperature):
-    z = torch.eye(size, dtype=torch.float64)
-    expected = math.log(1 + (size - 1) * math.exp(-1 / temperature))
-    assert info_nce(z, 3 * z, temperature).item() == pytest.approx(expected, rel=1e-9)
-
-
-@pytest.mark.parametrize("size", [1, 2, 64])
-def test_equal_embeddings_are_at_chance(size):
-    z = torch.ones(size, 5, dtype=torch.float64)
-    assert info_nce(z, z).item() == pytest.approx(math.log(size), abs=1e-12)
-
-
-def test_length_does_not_matter_and_order_does():
-    a, b = pair(6, 4)
-    scales = torch.tensor([0.01, 1, 3, 10, 100, 1000.0], dtype=torch.float64)[:, None]
-    assert info_nce(scales * a, b / scales).item() == pytest.approx(info_nce(a, b).item(), rel=1e-9)
-    assert info_nce(a, a) < info_nce(a, a.roll(1, 0))
-
-
-def test_gradients_including_the_temperature():
-    a, b = (x.requires_grad_() for x in pair(4, 3))
-    temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(info_nce, (a, b, temperature))
-
-
-@pytest.mark.parametrize("shapes", [((4, 3), (4, 2)), ((4, 3), (5, 3)), ((3,), (3,)), ((2, 4, 3), (2, 4, 3))])
-def test_other_shapes_are_refused(shapes):
-    with pytest.raises(ValueError, match=r"\[B, D\]"):
-        info_nce(*(torch.ones(shape) for shape in shapes))
+def test_equal_embeddings_are_at_chance_and_orthogonal_ones_below():
+    z = torch.ones(64, 5, dtype=torch.float64)
+    assert info_nce(z, z).item() == pytest.approx(math.log(64), abs=1e-12)
+    z = torch.eye(7, dtype=torch.float64)
+    assert info_nce(z, 3 * z, 0.1).item() == pytest.approx(math.log(1 + 6 * math.exp(-10)), rel=1e-9)
 
 
 def one_of_two_processes(rank: int, folder: str) -> None:

@@ -1,21 +1,18 @@
-"""``fit`` trains as many epochs as it is asked for, keeps the best of them, and moves no other weights."""
+"""``fit`` trains as many epochs as it is asked for, keeps the best of them, and repeats them by their seed."""
 
-import os
-import signal
-import threading
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
+import pytorch_lightning as pl
 import torch
-from common.modules import ContrastiveModel, DigitClassifier, LogsEpochMeans, one_cycle
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from common.run import UserError, process
+from common.run import UserError
 from common.training import PATIENCE, fit
 
 
-class Scripted(LogsEpochMeans):
+class Scripted(pl.LightningModule):
     """Its weight is the number of the epoch, and its validation losses are given."""
 
     def __init__(self, losses: list[float], train_loss: float = 0.0) -> None:
@@ -28,20 +25,20 @@ class Scripted(LogsEpochMeans):
             self.weight.fill_(self.current_epoch)
         self.epochs = self.current_epoch + 1
         loss = (self.weight * 0).sum() + self.train_loss
-        self.log_mean("train", 2, loss=loss)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=2)
         return loss
 
     def validation_step(self, batch, _):
-        self.log_mean("val", 1, loss=torch.tensor(self.losses[min(self.current_epoch, len(self.losses) - 1)]))
+        self.log("val_loss", self.losses[min(self.current_epoch, len(self.losses) - 1)], batch_size=1)
 
     def configure_optimizers(self):
-        return one_cycle(torch.optim.SGD(self.parameters(), lr=1e-9), 1e9)
+        return torch.optim.SGD(self.parameters(), lr=1e-9)
 
 
 class Points:
     device = torch.device("cpu")
 
-    def train_dataloader(self, processes, rank, epoch):
+    def train_dataloader(self, epoch):
         return DataLoader(torch.zeros(2, 1))
 
     def val_dataloader(self):
@@ -49,7 +46,7 @@ class Points:
 
 
 @pytest.fixture
-def train(make_run):
+def train(make_run) -> Callable[..., Scripted]:
     """A function that trains on given validation losses."""
 
     def run(losses, epochs, folder, train_loss=0.0, **flags) -> Scripted:
@@ -60,20 +57,20 @@ def train(make_run):
     return run
 
 
-def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "checkpoints").iterdir())
-
-
-def test_the_epoch_with_the_lowest_validation_loss_is_kept(train, tmp_path):
+def test_the_epoch_with_the_lowest_validation_loss_is_kept_and_each_is_recorded_and_printed(train, tmp_path, capsys):
     module = train([3.0, 2.0, 0.5, 1.0, 0.6], 5, tmp_path)
     assert module.epochs == 5 and module.weight.item() == 2
     checkpoint = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
-    assert checkpoint["state_dict"]["weight"].item() == 2
-    assert checkpoint["class"] == "Scripted" and checkpoint["run"]["fingerprint"] == "tones"
-    assert files(tmp_path) == ["best.ckpt", "history.csv", "last.ckpt"]
+    assert checkpoint["state_dict"]["weight"].item() == 2 and checkpoint["run"]["fingerprint"] == "tones"
+    assert [(epoch["epoch"], epoch["val_loss"]) for epoch in module.history[1:3]] == [(2, 2.0), (3, 0.5)]
+    lines = (tmp_path / "checkpoints/history.csv").read_text().splitlines()
+    assert lines[0] == "epoch,train_loss,val_loss,lr,seconds" and lines[2].startswith("2,0.0,2.0,") and len(lines) == 6
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 5 and printed[1].startswith("scripted  epoch 2/5  train_loss 0.0000  val_loss 2.0000  ")
     again = train([5.0], 1, tmp_path)
     assert again.weight.item() == 0, "the checkpoint of an earlier training is replaced, although it is better"
-    assert files(tmp_path) == ["best.ckpt", "history.csv", "last.ckpt"]
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"best.ckpt", "history.csv", "last.ckpt"}
 
 
 def test_training_stops_ten_epochs_after_the_best_and_is_not_continued(train, tmp_path, capsys):
@@ -102,43 +99,6 @@ def test_a_loss_that_is_not_finite_is_one_line_and_is_not_saved(train, tmp_path,
     assert not last.exists() if train_loss else torch.load(last, weights_only=True)["epoch"] == 0
 
 
-def test_each_epoch_is_recorded_and_printed(train, tmp_path, capsys):
-    module = train([2.0, 1.0], 2, tmp_path)
-    assert [(epoch["epoch"], epoch["val_loss"]) for epoch in module.history] == [(1, 2.0), (2, 1.0)]
-    lines = (tmp_path / "checkpoints/history.csv").read_text().splitlines()
-    assert lines[0] == "epoch,train_loss,val_loss,lr,seconds" and lines[2].startswith("2,0.0,1.0,")
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 2 and printed[1].startswith("scripted  epoch 2/2  train_loss 0.0000  val_loss 1.0000  ")
-
-
-# --- with the models and clips of the tasks
-
-
-def weights(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in module.state_dict().items()}
-
-
-def same(before: dict, module: nn.Module) -> list[bool]:
-    return [torch.equal(before[key], value.cpu()) for key, value in module.state_dict().items()]
-
-
-def test_fine_tuning_one_copy_leaves_the_pretrained_encoders_and_the_next_copy_alone(tone_data, tmp_path, make_run):
-    pretrained = ContrastiveModel().embedder
-    before = weights(pretrained)
-    for mode in ("frozen", "finetuned", "finetuned"):
-        model = DigitClassifier(("1d", "2d"), lr=1e-2, frozen=mode == "frozen")
-        model.embedder.copy_weights(pretrained)
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        assert len(trained) == len(list((model.head if mode == "frozen" else model).parameters()))
-        assert all(same(before, model.embedder)), "each copy starts from the pretrained weights"
-        head = weights(model.head)
-        assert model.train().embedder.training == (mode != "frozen")
-        fit(model, tone_data, make_run(tmp_path, epochs=2), mode, mode)
-        assert all(same(before, pretrained)), "the pretrained encoders moved"
-        assert not any(same(head, model.head)), "the head is trained"
-        assert all(same(before, model.embedder)) == (mode == "frozen"), "BatchNorm statistics included"
-
-
 def test_an_epoch_draws_the_same_whatever_was_drawn_before_and_each_epoch_anew(tone_data, tmp_path, make_run):
     def first_draws(folder: str, seed: int, excess: int) -> list:
         drawn = {}
@@ -156,39 +116,3 @@ def test_an_epoch_draws_the_same_whatever_was_drawn_before_and_each_epoch_anew(t
     assert first == again
     assert len({number for number, _ in first + other}) == 4
     assert first[0][1] != first[1][1], "the order is new"
-
-
-class KillsItsProcess(Dataset):
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_loader_process_that_is_killed_is_one_line(make_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(Points, "train_dataloader", lambda *_: DataLoader(KillsItsProcess(), num_workers=1))
-    with pytest.raises(UserError, match=r"^scripted: DataLoader worker .* Try --num-workers 0$"):
-        fit(Scripted([1.0]), Points(), make_run(tmp_path), "checkpoints", "scripted")
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_that_python_loses_in_a_destructor_still_ends_the_training(make_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "interrupted", interrupted := threading.Event())
-    monkeypatch.setattr("common.callbacks.interrupted", interrupted)
-    monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning ignores further interrupts of this process
-
-    class Pressed:
-        def __del__(self):
-            process.interrupt()
-
-    class Interrupted(Scripted):
-        def training_step(self, batch, index):
-            self.steps = index + 1
-            Pressed()  # collected at once
-            return super().training_step(batch, index)
-
-    module = Interrupted([1.0])
-    with pytest.raises(SystemExit):  # which Lightning makes of an interrupt
-        fit(module, Points(), make_run(tmp_path, epochs=2), "checkpoints", "scripted")
-    assert module.steps == 1

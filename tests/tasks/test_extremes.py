@@ -1,13 +1,9 @@
-"""Corpora with next to nothing in them: every task ends with finite numbers or with one line."""
+"""Corpora with next to nothing in them still give finite numbers, without warnings."""
 
 import json
-import math
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
 pytestmark = pytest.mark.slow
 
@@ -15,57 +11,21 @@ SPEAKERS = ["01", "02", "03"]
 METRICS = {1: "task1_supervised", 2: "task2_contrastive", 4: "task4_biometrics", 5: "task5_finetune"}
 
 
-@pytest.fixture
-def outcomes(run_here, tmp_path, monkeypatch, capsys) -> Callable[..., list[str | None]]:
-    """A function that runs the five tasks, or some, on a corpus and returns the one line of error of each, or None."""
+@pytest.mark.parametrize("few", ["one digit", "one test clip"])
+def test_one_digit_or_a_single_test_clip_gives_results(few, run_here, write_tones, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-
-    def finite(number: str) -> float:
-        assert math.isfinite(float(number))
-        return float(number)
-
-    def run(corpus: Path, *tasks: int) -> list[str | None]:
-        errors = []
-        for task in tasks or range(1, 6):
-            flags = ["--data-dir", str(corpus), "--epochs", "1", "--batch-size", "8", "--num-workers", "0"]
-            try:
-                run_here(f"task{task}.py", *flags)
-            except SystemExit as end:
-                errors.append(end.code)
-                assert end.code.startswith(f"task{task}.py: error: ") and "\n" not in end.code
-                continue
-            errors.append(None)
-            if task in METRICS:
-                text = (tmp_path / METRICS[task] / "metrics.json").read_text()
-                json.loads(text, parse_constant=finite, parse_float=finite)
-        messages = capsys.readouterr().err
-        assert "Warning" not in messages and "Traceback" not in messages, messages
-        return errors
-
-    return run
-
-
-def test_a_silent_corpus_is_one_line(outcomes, write_tones, tmp_path):
-    corpus = write_tones(tmp_path / "tones", SPEAKERS, digits=[0, 1])
-    for path in corpus.rglob("*.wav"):
-        soundfile.write(path, np.zeros(4800), 16_000)
-    assert all("none of its 12 clips can be read" in error for error in outcomes(corpus))
-
-
-@pytest.mark.parametrize("speakers, repetitions", [(1, 10), (2, 1)])
-def test_one_speaker_or_two_clips_are_one_line(outcomes, write_tones, tmp_path, speakers, repetitions):
-    corpus = write_tones(tmp_path / "tones", SPEAKERS[:speakers], digits=[0], repetitions=repetitions)
-    assert all("it takes 3 speakers" in error for error in outcomes(corpus))
-
-
-def test_one_digit_gives_results(outcomes, write_tones, tmp_path):
-    corpus = write_tones(tmp_path / "tones", SPEAKERS, digits=[3], repetitions=6)
-    assert outcomes(corpus, 2, 4) == [None] * 2, "the tasks that fit or enrol by digit"
-
-
-def test_a_single_test_clip_gives_results_except_where_clips_are_compared(outcomes, write_tones, tmp_path):
-    corpus = write_tones(tmp_path / "tones", SPEAKERS, digits=[0, 1])
-    for path in list((corpus / "03").iterdir())[1:]:
-        path.unlink()
-    errors = outcomes(corpus)
-    assert "too few clips" in errors.pop(3) and errors == [None] * 4
+    monkeypatch.setattr("common.data.MIN_STEPS", 2)
+    if few == "one digit":
+        corpus, tasks = write_tones(Path("tones"), SPEAKERS, digits=[3], repetitions=6), [2, 4]  # these use the digits
+    else:
+        corpus, tasks = write_tones(Path("tones"), SPEAKERS, digits=[0, 1]), [1, 2, 3, 5]  # task 4 compares clips
+        for path in list((corpus / "03").iterdir())[1:]:
+            path.unlink()
+    for task in tasks:
+        flags = ["--data-dir", "tones", "--epochs", "1", "--batch-size", "8", "--num-workers", "0"]
+        run_here(f"task{task}.py", *flags)
+        if task in METRICS:
+            text = Path(METRICS[task], "metrics.json").read_text()
+            json.loads(text, parse_constant=pytest.fail)  # NaN and Infinity are constants
+    messages = capsys.readouterr().err
+    assert "Warning" not in messages, messages
