@@ -44,7 +44,7 @@ import task1
 from common import data as common_data
 from common.audio import SAMPLE_RATE, LogMel, to_float
 from common.augmentation import Augmentation
-from common.corpus import SYNTHETIC_MARKER, Clip, Corpus, audiomnist_names, open_folder, synthetic
+from common.corpus import SYNTHETIC_MARKER, Corpus, audiomnist_names, open_folder, synthetic
 from common.corpus.cache import open_cache, usable_cores
 from common.data import SpokenDigits
 from common.encoders import Embedder
@@ -121,9 +121,6 @@ def original_on_ready_inputs(name: str) -> DigitClassifier:
     module.network.embedder.encoders[name] = encoder()
     module.network.head = nn.Linear(ORIGINAL_DIM, 10)
     return module
-
-
-# --- the three tables
 
 
 def compare_cache(corpus: Corpus, repeats: int) -> None:
@@ -203,8 +200,7 @@ def compare_epochs(data: dict[int, SpokenDigits], run: Run, repeats: int) -> Non
         times = interleave(f"epoch {label}", work, repeats)
         medians = [f"{statistics.median(t):.2f}" for t in times.values()]
         rows.append([label, *medians, ratio(times["other"], times["ours 0"])])
-    clips = ", ".join(f"{len(getattr(data[0].split, key))} {key}" for key in ("train", "val"))
-    show(f"An epoch of task 1, {clips} clips (faster: with 0 workers)", rows)
+    show(f"An epoch of task 1, {data[0].caption('train', 'val')} (faster: with 0 workers)", rows)
 
 
 def _epoch(make: Callable[[str], DigitClassifier], data: SpokenDigits | PerClipData, run: Run, name: str) -> float:
@@ -213,23 +209,17 @@ def _epoch(make: Callable[[str], DigitClassifier], data: SpokenDigits | PerClipD
     return statistics.mean(timed(module, lambda: fit(module, data, run, "checkpoints", name)).epochs())
 
 
-# --- the corpus
-
-
 def write_wavs(folder: Path, ratio: float) -> Corpus:
     """Write a fraction of the synthetic corpus at AudioMNIST's sampling rate."""
     clips = Corpus("", audiomnist_names(), None).take(ratio, seed=42).clips
     (folder / SYNTHETIC_MARKER).write_text("Synthetic speech, not AudioMNIST.\n")
     for clip in tqdm(clips, desc="writing", unit=" clips", leave=False):
-        write_wav(folder, clip)
+        samples, rate = synthetic.speak(*clip[:3])
+        divisor = np.gcd(rate, FILE_RATE)
+        resampled = resample_poly(samples, FILE_RATE // divisor, rate // divisor)
+        (folder / clip.path).parent.mkdir(exist_ok=True)
+        soundfile.write(folder / clip.path, resampled, FILE_RATE, subtype="PCM_16")
     return open_folder(folder)
-
-
-def write_wav(folder: Path, clip: Clip) -> None:
-    samples, rate = synthetic.speak(*clip[:3])
-    path, divisor = folder / clip.path, np.gcd(rate, FILE_RATE)
-    path.parent.mkdir(exist_ok=True)
-    soundfile.write(path, resample_poly(samples, FILE_RATE // divisor, rate // divisor), FILE_RATE, subtype="PCM_16")
 
 
 def main(args: argparse.Namespace) -> None:

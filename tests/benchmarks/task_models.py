@@ -1,9 +1,7 @@
 """The modules of tasks 1 and 2, as these tasks train them."""
 
 import warnings
-from collections.abc import Callable
 
-import pytorch_lightning as pl
 import timing  # noqa: F401 - puts the repository on the path
 
 import task1
@@ -25,7 +23,7 @@ def contrastive_model() -> ContrastiveModel:
     return ContrastiveModel(augmentation, task2.DEFAULTS.lr, task2.LOSS, task2.OPTIMIZER)
 
 
-MODELS: dict[str, Callable[[], pl.LightningModule]] = {
+MODELS = {
     "task 1, 1D": lambda: digit_classifier("1d"),
     "task 1, 2D": lambda: digit_classifier("2d"),
     "task 2": contrastive_model,
