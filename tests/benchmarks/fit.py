@@ -16,37 +16,34 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from common.modules import ContrastiveModel, DigitClassifier
+from task_models import MODELS
 from timing import interleave, ratio, show, timed
 
+from common import data as common_data
 from common.data import SpokenDigits
 from common.run.cli import Settings, run_task, task_parser
 from common.run.output import Run
 from common.training import fit
 
+common_data.MIN_STEPS = 1  # an epoch is one pass through the clips on both sides
 REPEATS = 5
-MODELS = {
-    "task 1, 1D": lambda: DigitClassifier(("1d",)),
-    "task 1, 2D": lambda: DigitClassifier(("2d",)),
-    "task 2": ContrastiveModel,
-}
 
 
 def bare_epoch(model: pl.LightningModule, batches: dict[str, list]) -> float:
     """Seconds of the second of two epochs that are arithmetic alone."""
     model.to(batches["train"][0].digit.device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
+    optimizer = model.optimizer([{"params": model.parameters()}])
     for _ in range(2):
         started = time.perf_counter()
         for batch in batches["train"]:
-            loss = model.training_step(batch, 0)
+            loss = model.training_step(batch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         model.eval()
         with torch.inference_mode():
-            for batch in batches["val"]:
-                model.validation_step(batch, 0)
+            for index, batch in enumerate(batches["val"]):
+                model.validation_step(batch, index)
         model.train()
         loss.item()  # waits for a GPU
     return time.perf_counter() - started
@@ -54,8 +51,10 @@ def bare_epoch(model: pl.LightningModule, batches: dict[str, list]) -> float:
 
 def whole_epoch(model: pl.LightningModule, data: SpokenDigits, settings: Settings) -> float:
     """Mean seconds of the epochs of a training, except for the first."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(replace(settings, output_dir=Path(folder)), data.describe(), model.embedder.sizes())
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Run(replace(settings, output_dir=Path(folder)), data.describe(), {}) as run,
+    ):
         clock = timed(model, lambda: fit(model, data, run, "checkpoints", "model"))
     return statistics.mean(clock.epochs())
 

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 import torch
-from common.modules import ContrastiveModel, DigitClassifier
+from task_models import MODELS
 from timing import repeatedly, show
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,11 +25,6 @@ from common.data import Batch
 from common.run.cli import keep_freed_memory
 
 BATCH, ROUNDS = 64, 7
-MODELS = {
-    "task 1, 1D": lambda: DigitClassifier(("1d",)),
-    "task 1, 2D": lambda: DigitClassifier(("2d",)),
-    "task 2": ContrastiveModel,
-}
 TRANSFORMS = (torch.ops.aten._fft_r2c, torch.ops.aten._fft_c2r)
 
 
@@ -46,11 +41,8 @@ class Costs(TorchDispatchMode):
         result = func(*args, **kwargs)
         if func.is_view:
             return result
-        operator, tensors = (
-            func.overloadpacket,
-            [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)],
-        )
-        operations = 0.0
+        operator, operations = func.overloadpacket, 0.0
+        tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
         if operator in TRANSFORMS:  # 2.5 n log2(n) for the n real samples of one transform
             real = next(x for x in (args[0], result) if not x.is_complex())
             operations = real.numel() * 2.5 * math.log2(real.shape[args[1][0]])
@@ -80,7 +72,7 @@ def main() -> None:
     table = [["step", "operations", "bytes", "at least", "measured", "ratio"]]
     for name, make in MODELS.items():
         model = make().train()
-        optimizer = model.optimizer(list(model.parameters()))
+        optimizer = model.optimizer([{"params": model.parameters()}])
 
         def step(model: Any = model, optimizer: Any = optimizer) -> None:
             loss = model.training_step(batch)

@@ -1,7 +1,6 @@
 """Does a clip cost the same time, and a run the same memory, with 3,000, 10,000 and 30,000 synthetic clips?
 
     python tests/benchmarks/scaling.py                  ten minutes on 2 cores
-    python tests/benchmarks/scaling.py --folder DIR     keeps the caches in DIR/data/cache for the next time
 
 Task 1's 2D classifier is trained and tested without workers, each time in a process of its own: once to build the
 cache, then --repeats times, the sizes in turn. The table gives the medians of these later runs.
@@ -24,7 +23,7 @@ import threading
 import time
 from pathlib import Path
 
-from common.modules import DigitClassifier
+from task_models import digit_classifier
 from timing import show, timed
 from tqdm import tqdm
 
@@ -44,14 +43,14 @@ def train(clips: int) -> dict[str, float]:
     started = time.perf_counter()
     anonymous: list[float] = []
     threading.Thread(target=_watch, args=(anonymous,), daemon=True).start()
-    settings = Settings(epochs=2, lr=4e-3, dataset="synthetic", ratio=clips / ALL_CLIPS, num_workers=0)
+    settings = Settings(epochs=2, dataset="synthetic", ratio=clips / ALL_CLIPS, num_workers=0)
     keep_freed_memory()  # as every script does
     data = SpokenDigits(**settings.data)
     opened = time.perf_counter()
-    model = DigitClassifier(("2d",), lr=settings.lr)
-    run = Run(settings, data.describe(), model.embedder.sizes())
-    clock = timed(model, lambda: fit(model, data, run, "checkpoints", "2d"))
-    predict_digits(model, data.loader("test"))
+    model = digit_classifier("2d")
+    with Run(settings, data.describe(), {}) as run:
+        clock = timed(model, lambda: fit(model, data, run, "checkpoints", "2d"))
+    predict_digits(model.network, data.loader("test"))
     return {
         "cache": opened - started,
         "start": clock.first_step - started,
@@ -73,15 +72,16 @@ def _megabytes(key: str) -> float:
     return int(lines[key].split()[0]) / 1024
 
 
-def train_alone(clips: int, folder: Path) -> dict[str, float]:
+def train_alone(clips: int, folder: str) -> dict[str, float]:
     """Call ``train`` in a process of its own."""
     command = [sys.executable, str(Path(__file__).resolve()), "--child", str(clips)]
     return json.loads(subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def main(folder: Path, sizes: list[int], repeats: int) -> None:
+def main(sizes: list[int], repeats: int) -> None:
     runs: dict[int, list[dict[str, float]]] = {clips: [] for clips in sizes}
-    with tqdm(total=len(sizes) * (1 + repeats), unit=" runs", leave=False) as progress:
+    progress = tqdm(total=len(sizes) * (1 + repeats), unit=" runs", leave=False)
+    with tempfile.TemporaryDirectory() as folder, progress:
         for _ in range(1 + repeats):
             for clips in sizes:
                 progress.set_description(f"{clips:,} clips")
@@ -98,15 +98,10 @@ def main(folder: Path, sizes: list[int], repeats: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--folder", type=Path, help="where caches are kept; by default a temporary folder")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--child", type=int, metavar="CLIPS", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         print(json.dumps(train(args.child)))
-    elif args.folder:
-        args.folder.mkdir(parents=True, exist_ok=True)
-        main(args.folder, args.sizes, args.repeats)
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            main(Path(folder), args.sizes, args.repeats)
+        main(args.sizes, args.repeats)

@@ -49,11 +49,10 @@ def repeatedly(run: Callable[[], object], seconds: float = 0.5) -> float:
     return elapsed / count
 
 
-def ratio(above: list[float], below: list[float], unit: str = "x") -> str:
+def ratio(above: list[float], below: list[float]) -> str:
     """Median of the ratios within each round, with their range."""
-    scale = 100 if unit == "%" else 1
-    pairs = [scale * a / b for a, b in zip(above, below, strict=True)]
-    return f"{statistics.median(pairs):.3g}{unit} ({min(pairs):.3g} to {max(pairs):.3g})"
+    pairs = [a / b for a, b in zip(above, below, strict=True)]
+    return f"{statistics.median(pairs):.3g}x ({min(pairs):.3g} to {max(pairs):.3g})"
 
 
 def show(title: str, table: list[list[str]]) -> None:
