@@ -20,8 +20,7 @@ while [ $# -gt 0 ]; do
     esac
     if [[ $name == --seeds ]]; then
         [[ $value =~ ^[0-9]+(,[0-9]+)*$ ]] || fail 2 "--seeds: expected whole numbers such as 1,2,3, got '$value'"
-        seeds=$(for seed in ${value//,/ }; do echo $((10#$seed)); done)  # 01 is 1
-        [ -z "$(sort <<<"$seeds" | uniq -d)" ] || fail 2 "--seeds: a seed is named twice, which would tell nothing new"
+        seeds=${value//,/ }
     elif [[ $name == --data-dir ]]; then
         [[ -z $value || $value == /* ]] || value=$PWD/$value  # each seed has a folder of its own
         more+=(--data-dir "$value")
@@ -31,15 +30,11 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-# The active environment if it has what the tasks need, else the project's own, which uv makes if it is not there.
-needed="torch torchaudio pytorch_lightning torchmetrics sklearn scipy numpy matplotlib soundfile jinja2 tqdm filelock"
-find_all='import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, sys.argv[1:])))'
-if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && python -P -c "$find_all" $needed threadpoolctl 2>/dev/null; then
-    python=(python)
-elif command -v uv >/dev/null; then
+# The active environment, unless it is one of another project; then the project's own, which uv makes if need be.
+python=(python)
+if ! python -c 'import importlib.util as u; exit(not u.find_spec("pytorch_lightning"))' 2>/dev/null; then
+    command -v uv >/dev/null || fail 1 "no active environment with all that the tasks need, and no uv; try: pip install uv"
     python=(uv run --project "$here" python)
-else
-    fail 1 "no active environment with all that the tasks need, and no uv; try: pip install uv"
 fi
 # -P: a folder or file named `common` in the current folder must not hide the project's.
 report() { PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} "${python[@]}" -P -m "$@"; }

@@ -4,7 +4,6 @@ Nothing here is about audio or learning, and nothing takes long to import.
 """
 
 import json
-import math
 import re
 import sys
 import time
@@ -16,7 +15,8 @@ from tqdm import tqdm
 
 PICTURE_MARK = b"Audio Deep Learning Tasks"  # in the metadata of each picture, near the beginning of the file
 
-_quiet, _rank, _started = False, 0, time.monotonic()
+_started = time.monotonic()
+_quiet, _rank = False, 0
 
 
 class UserError(Exception):
@@ -39,13 +39,12 @@ def shortened(text: str, length: int) -> str:
 
 
 def set_up_output(quiet: bool = False, rank: int = 0) -> None:
-    """Begin a run: start the clock of ``seconds``, and decide what this process prints and writes.
+    """Decide what this process prints and writes: with ``quiet`` no progress, but warnings and errors.
 
-    With ``quiet`` no progress is printed, but warnings and errors are. Of the processes of a run only that of rank 0
-    prints progress and writes files. Characters that the encoding of stdout or stderr lacks are escaped.
+    Of the processes of a run only that of rank 0 prints progress and writes files.
     """
-    global _quiet, _rank, _started
-    _quiet, _rank, _started = quiet, rank, time.monotonic()
+    global _quiet, _rank
+    _quiet, _rank = quiet, rank
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a notebook's stream has no encoding
             stream.reconfigure(errors="backslashreplace")
@@ -57,7 +56,7 @@ def is_main_process() -> bool:
 
 
 def seconds() -> float:
-    """Seconds since the run began."""
+    """Seconds since this package was imported, which every script does at its beginning."""
     return round(time.monotonic() - _started, 1)
 
 
@@ -89,11 +88,6 @@ def model_name(key: str) -> str:
     """A model or a condition in the metrics as a person writes it: "contrastive_1d" -> "contrastive 1D"."""
     key = re.sub(r"_(\d+)(d[bB]|ms)\b", lambda part: f" {part[1]} {part[2].replace('db', 'dB')}", key)
     return key.replace("_", " ").replace("1d", "1D").replace("2d", "2D")
-
-
-def is_number(value: object) -> bool:
-    """Whether a value of a metrics file is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def measures(results: dict[str, dict]) -> list[str]:
@@ -128,16 +122,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     if not is_main_process():
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     # The name is always the same, so that the next run overwrites what a killed run left.
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror}); disk full or no write permission?") from error
 
 

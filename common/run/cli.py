@@ -74,10 +74,7 @@ class Settings:
     augment: str = _flag("both", ("both", "none", "waveform", "spectrogram"), "which format of the clips is augmented")
 
     accelerator: str = _flag(
-        "auto",
-        ("auto", "cpu", "gpu", "mps"),
-        "auto is CUDA or else the CPU; mps takes a Mac's GPU, "
-        "which was checked against its kernels but has never been run",
+        "auto", ("auto", "cpu", "gpu", "mps"), "auto is CUDA or else the CPU; mps is a Mac's GPU, and has never been run"
     )
     devices: int = _flag(1, number(int, 1, 1024), "processes per machine")
     num_nodes: int = _flag(1, number(int, 1, 1024), "machines")

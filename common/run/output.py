@@ -1,6 +1,5 @@
 """One run of a task: its output folder, the record of its circumstances, metrics.json and metrics.txt."""
 
-import contextlib
 import hashlib
 import io
 import json
@@ -10,9 +9,11 @@ import zipfile
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import filelock
+import torch
+from torch import nn
 
 from common.run import (
     PICTURE_MARK,
@@ -28,13 +29,10 @@ from common.run import (
 )
 from common.run.cli import Settings
 
-if TYPE_CHECKING:
-    from torch import nn
-
 MAX_BYTES = 64_000_000  # of a checkpoint, uncompressed; twenty times what the tasks write
 LIBRARIES = ("torch", "torchaudio", "pytorch-lightning", "scikit-learn")
 NOT_RECORDED = ("resume", "task1_checkpoint", "task2_checkpoint")  # encoders are recorded by their weights
-WITHOUT_INFLUENCE = ("--output-dir", "--num-workers", "--logger", "--quiet")  # on the results; --resume may change them
+WITHOUT_INFLUENCE = ("output_dir", "num_workers", "logger", "quiet")  # on the results; --resume may change them
 WIDTH = 100  # columns of the terminal that metrics.txt has to fit into
 MOST_SHOWN = 12  # measures in metrics.txt: validation and test accuracy and ten more
 
@@ -66,8 +64,8 @@ class Run:
         settings: Settings,
         facts: dict[str, Any],
         parameters: dict[str, int],
-        pretrained: "nn.Module | None" = None,
-        supervised: "nn.Module | None" = None,
+        pretrained: nn.Module | None = None,
+        supervised: nn.Module | None = None,
     ) -> None:
         self.settings, self.folder, self.finished = settings, settings.output_dir, False
         self.lock = filelock.FileLock(self.folder / ".lock", timeout=0)
@@ -96,16 +94,12 @@ class Run:
             except filelock.Timeout as error:
                 raise UserError(f"--output-dir {self.folder}: another run is writing there; name another") from error
             except OSError as error:
-                self.__exit__()
                 reason = f"cannot write there ({error.strerror})"
                 raise UserError(f"--output-dir {self.folder}: {reason}; name another folder") from error
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.lock.is_locked:
-            with contextlib.suppress(OSError):  # Windows deletes no open file
-                Path(self.lock.lock_file).unlink()
-            self.lock.release()
+        self.lock.release()
 
     def _clear_folder(self) -> None:
         """Delete the results of an earlier run, unless this one continues it."""
@@ -173,14 +167,13 @@ def _table(results: dict[str, dict]) -> list[str]:
 
 def _what_decides(record: dict[str, Any]) -> dict[str, Any]:
     """What the results of a run depend on: its flags and input files."""
-    arguments = {f"--{name.replace('_', '-')}": value for name, value in record["arguments"].items()}
-    inputs = {
+    flags = {k: value for k, value in record["arguments"].items() if k not in WITHOUT_INFLUENCE}
+    return {f"--{name.replace('_', '-')}": value for name, value in flags.items()} | {
         "corpus": record["fingerprint"],
         "split": record["split"],
         "task 1's encoders": record["task1_checkpoint"],
         "task 2's encoders": record["task2_checkpoint"],
     }
-    return {name: value for name, value in (arguments | inputs).items() if name not in WITHOUT_INFLUENCE}
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
@@ -189,8 +182,6 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     Raises:
         UserError: the disk is full.
     """
-    import torch
-
     content = io.BytesIO()
     torch.save(checkpoint, content)
     write_atomically(path, content.getvalue())
@@ -201,8 +192,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     It is read with ``weights_only=True``, so that it cannot run code, and a small file cannot fill the memory.
     """
-    import torch
-
     with zipfile.ZipFile(path) as file:
         if sum(part.file_size for part in file.infolist()) > MAX_BYTES:
             raise ValueError("larger than any checkpoint of these tasks")
@@ -214,7 +203,7 @@ def store_temperature(path: Path, temperature: float) -> None:
     save_checkpoint(read_checkpoint(path) | {"temperature": temperature}, path)
 
 
-def weights_digest(module: "nn.Module") -> str:
+def weights_digest(module: nn.Module) -> str:
     """A short text that changes with the weights."""
     weights = b"".join(value.cpu().numpy().tobytes() for value in module.state_dict().values())
     return hashlib.sha256(weights).hexdigest()[:16]
