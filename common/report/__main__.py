@@ -15,14 +15,11 @@ from common.run.cli import Parser, run
 
 
 def overview(metrics: dict[str, dict]) -> list[list[str]]:
-    """A row per model with its test accuracy; the first row of each task names the task and the seconds it took."""
-    rows = [["task", "model", "test accuracy", "seconds"]]
+    """A row per model with its test accuracy."""
+    rows = [["task", "model", "test accuracy"]]
     for folder, models in metrics.items():
-        task, seconds = folder.split("_")[0], str(models["run"]["seconds"])
-        for model, numbers in models.items():
-            if model != "run":
-                rows.append([task, model_name(model), score(numbers, "test_acc"), seconds])
-                task = seconds = ""
+        scores = {model: score(numbers, "test_acc") for model, numbers in models.items() if model != "run"}
+        rows += [[folder, model_name(model), shown] for model, shown in scores.items()]
     return rows
 
 
@@ -35,7 +32,7 @@ def pictures(folder: str) -> dict[str, str]:
 def main() -> None:
     metrics = {folder: read_json(Path(folder, "metrics.json"), None) for folder in TASKS}
     metrics = {folder: content for folder, content in metrics.items() if content}
-    texts = {folder: path.read_text() for folder in TASKS if (path := Path(folder, "metrics.txt")).is_file()}
+    texts = {folder: path.read_text("utf-8") for folder in TASKS if (path := Path(folder, "metrics.txt")).is_file()}
     if not texts:
         raise UserError(f"no task has finished in {Path.cwd()}; run run_all.sh there, or change to the folder of a run")
     corpora = sorted({printable(models["run"]["corpus"]) for models in metrics.values()})

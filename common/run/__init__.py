@@ -6,7 +6,6 @@ Nothing here is about audio or learning, and nothing takes long to import.
 import json
 import re
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 from tqdm import tqdm
 
 PICTURE_MARK = b"Audio Deep Learning Tasks"  # in the metadata of each picture, near the beginning of the file
+WIDTH = 100  # columns of the terminal that metrics.txt has to fit into
+MOST_SHOWN = 12  # measures in metrics.txt: validation and test accuracy and ten more
 
-_started = time.monotonic()
 _quiet, _rank = False, 0
 
 
@@ -53,11 +53,6 @@ def set_up_output(quiet: bool = False, rank: int = 0) -> None:
 def is_main_process() -> bool:
     """Whether this is the process that prints and writes: a run with several devices has others beside it."""
     return _rank == 0
-
-
-def seconds() -> float:
-    """Seconds since this package was imported, which every script does at its beginning."""
-    return round(time.monotonic() - _started, 1)
 
 
 def say(text: str, write: Callable[[str], object] = print) -> None:
@@ -110,6 +105,24 @@ def score(numbers: dict, key: str) -> str:
         if "worst_speaker" in numbers:
             shown += f", {numbers['worst_speaker_acc']:.3f} {shortened(numbers['worst_speaker'], 16)}"
     return shown
+
+
+def table(results: dict[str, dict]) -> list[str]:
+    """A row per model and a column per measure, those that matter most, in several blocks where a line is too long."""
+
+    def order(key: str) -> tuple[bool, ...]:
+        return key != "val_acc", key != "test_acc", not any(f"{key}_ci95" in row for row in results.values())
+
+    keys = sorted(measures(results), key=order)[:MOST_SHOWN]
+    lines: list[str] = []
+    block = [["", *results]]  # columns
+    for key in keys:
+        column = [key, *(score(row, key) for row in results.values())]
+        if len(block) > 1 and max(map(len, align(list(zip(*block, column, strict=True))))) > WIDTH:
+            lines += [*align(list(zip(*block, strict=True))), ""]
+            block = block[:1]
+        block.append(column)
+    return lines + align(list(zip(*block, strict=True)))
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -74,7 +74,7 @@ class Settings:
     augment: str = _flag("both", ("both", "none", "waveform", "spectrogram"), "which format of the clips is augmented")
 
     accelerator: str = _flag(
-        "auto", ("auto", "cpu", "gpu", "mps"), "auto is CUDA or else the CPU; mps is a Mac's GPU, and has never been run"
+        "auto", ("auto", "cpu", "gpu", "mps"), "auto is CUDA or else the CPU; mps, a Mac's GPU, has never been run"
     )
     devices: int = _flag(1, number(int, 1, 1024), "processes per machine")
     num_nodes: int = _flag(1, number(int, 1, 1024), "machines")

@@ -5,6 +5,7 @@ import io
 import json
 import platform
 import textwrap
+import time
 import zipfile
 from dataclasses import asdict
 from importlib.metadata import version
@@ -15,36 +16,18 @@ import filelock
 import torch
 from torch import nn
 
-from common.run import (
-    PICTURE_MARK,
-    UserError,
-    align,
-    is_main_process,
-    measures,
-    read_json,
-    say,
-    score,
-    seconds,
-    write_atomically,
-)
+from common.run import PICTURE_MARK, WIDTH, UserError, is_main_process, read_json, say, table, write_atomically
 from common.run.cli import Settings
 
 MAX_BYTES = 64_000_000  # of a checkpoint, uncompressed; twenty times what the tasks write
 LIBRARIES = ("torch", "torchaudio", "pytorch-lightning", "scikit-learn")
 NOT_RECORDED = ("resume", "task1_checkpoint", "task2_checkpoint")  # encoders are recorded by their weights
 WITHOUT_INFLUENCE = ("output_dir", "num_workers", "logger", "quiet")  # on the results; --resume may change them
-WIDTH = 100  # columns of the terminal that metrics.txt has to fit into
-MOST_SHOWN = 12  # measures in metrics.txt: validation and test accuracy and ten more
+_STARTED = time.monotonic()  # before the data are read
 
 
 class Run:
     """The settings and the folder of a run, and its ``record``: what is stored with metrics and in checkpoints.
-
-        with Run(settings, data.describe(), embedder.sizes()) as run:
-            if run.finished:
-                return
-            ...
-            run.write_metrics("Title", results)
 
     Within the ``with`` block the folder is locked. Entering it deletes the stale results of an earlier run; with
     ``--resume`` they stay, and ``finished`` tells whether this very run has written its metrics already.
@@ -130,7 +113,7 @@ class Run:
         metrics.json is written last, and nothing remains from which the training could be resumed.
         """
         self.write_table(title, results)
-        metrics = results | {"run": self.record | {"seconds": seconds()}}
+        metrics = results | {"run": self.record | {"seconds": round(time.monotonic() - _STARTED, 1)}}
         write_atomically(self.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         for finished in self.folder.glob("*/last.ckpt") if is_main_process() else ():
             finished.unlink()
@@ -142,27 +125,9 @@ class Run:
         head = [title, *textwrap.wrap(f"Corpus: {corpus}, seed {self.record['seed']}", WIDTH)]
         if any("worst_speaker_acc" in row for row in results.values()):
             head.append("Accuracy [95% interval over speakers] n=clips, accuracy of the worst speaker and who that is")
-        text = "\n".join([*head, "", *_table(results), "", f"{seconds()} s", ""])
+        text = "\n".join([*head, "", *table(results), "", f"{time.monotonic() - _STARTED:.1f} s", ""])
         write_atomically(self.folder / "metrics.txt", text)
         say(f"\n{text}\nWritten to {self.folder}/")
-
-
-def _table(results: dict[str, dict]) -> list[str]:
-    """A row per model and a column per measure, those that matter most, in several blocks where a line is too long."""
-
-    def order(key: str) -> tuple[bool, ...]:
-        return key != "val_acc", key != "test_acc", not any(f"{key}_ci95" in row for row in results.values())
-
-    keys = sorted(measures(results), key=order)[:MOST_SHOWN]
-    lines: list[str] = []
-    block = [["", *results]]  # columns
-    for key in keys:
-        column = [key, *(score(row, key) for row in results.values())]
-        if len(block) > 1 and max(map(len, align(list(zip(*block, column, strict=True))))) > WIDTH:
-            lines += [*align(list(zip(*block, strict=True))), ""]
-            block = block[:1]
-        block.append(column)
-    return lines + align(list(zip(*block, strict=True)))
 
 
 def _what_decides(record: dict[str, Any]) -> dict[str, Any]:

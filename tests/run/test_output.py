@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from common.run import PICTURE_MARK, UserError, set_up_output
+from common.run import PICTURE_MARK, UserError
 from common.run.cli import Settings
 from common.run.output import Run
 
@@ -26,16 +26,13 @@ def make_run(tmp_path):
 @pytest.fixture
 def earlier(tmp_path) -> Path:
     """A folder with the metrics of an earlier run."""
-    for name in ("metrics.json", "metrics.txt"):
-        (tmp_path / name).write_text("earlier")
+    (tmp_path / "metrics.json").write_text("earlier")
+    (tmp_path / "metrics.txt").write_text("earlier")
     return tmp_path
 
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
-
-
-# --- metrics
 
 
 def test_the_table_begins_with_the_numbers_of_the_contract(make_run, tmp_path):
@@ -55,9 +52,8 @@ def test_the_table_begins_with_the_numbers_of_the_contract(make_run, tmp_path):
     assert "\n\na.png\nb.png\n\n" in (tmp_path / "metrics.txt").read_text()
 
 
-@pytest.mark.parametrize("models", [2, 10])
-@pytest.mark.parametrize("measures", [1, 30])
-@pytest.mark.parametrize("length", range(4, 32, 3))
+@pytest.mark.parametrize("models, measures", [(2, 1), (2, 30), (10, 1), (10, 30)])
+@pytest.mark.parametrize("length", [4, 16, 31])
 def test_a_table_fits_a_terminal_of_100_columns_and_shows_at_most_twelve_measures(tmp_path, models, measures, length):
     numbers = {"test_loss": 1.0, **{f"condition_{i}_acc": 0.5 for i in range(measures)}, "test_acc": 0.1, "val_acc": 1}
     numbers |= {f"{key}_ci95": [0.4, 0.6] for key in numbers if key.endswith("acc")}
@@ -71,15 +67,10 @@ def test_a_table_fits_a_terminal_of_100_columns_and_shows_at_most_twelve_measure
     assert json.loads((tmp_path / "metrics.json").read_text())[next(iter(results))] == numbers
 
 
-@pytest.mark.parametrize("name, size", [("metrics.txt", 100), ("metrics.json", 600)])
-def test_on_a_full_disk_the_earlier_file_stays(earlier, make_run, full_disk, name, size):
-    with full_disk(size), pytest.raises(UserError) as caught:
+def test_on_a_full_disk_the_earlier_file_stays(earlier, make_run, full_disk):
+    with full_disk(600), pytest.raises(UserError, match=r"metrics\.json: cannot be written"):
         make_run().write_metrics("Title", RESULTS)
-    assert f"{name}: cannot be written" in str(caught.value) and "\n" not in str(caught.value)
-    assert (earlier / name).read_text() == "earlier" and names(earlier) == {"metrics.json", "metrics.txt"}
-
-
-# --- start and resume
+    assert (earlier / "metrics.json").read_text() == "earlier" and names(earlier) == {"metrics.json", "metrics.txt"}
 
 
 def test_a_new_run_deletes_stale_results_and_nothing_else(earlier, make_run):
@@ -89,17 +80,14 @@ def test_a_new_run_deletes_stale_results_and_nothing_else(earlier, make_run):
     (earlier / "curves.png").write_bytes(b"\x89PNG" + PICTURE_MARK)
     with make_run():
         assert names(earlier) == {"checkpoints", "notes.txt", "photo.png", ".lock"}
-    assert names(earlier) == {"checkpoints", "notes.txt", "photo.png"}
-    assert names(earlier / "checkpoints") == {"best.ckpt"}
+        assert names(earlier / "checkpoints") == {"best.ckpt"}
 
 
 def test_a_run_makes_its_folder_or_names_the_flag(make_run, tmp_path):
     with make_run(tmp_path / "a" / "b"):
-        pass
-    (tmp_path / "file").touch()
-    for below in ("file", "file/below"):
-        with pytest.raises(UserError, match=r"--output-dir .*: cannot write there"):
-            make_run(tmp_path / below).__enter__()
+        (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--output-dir .*: cannot write there"):
+        make_run(tmp_path / "file" / "below").__enter__()
 
 
 def test_a_folder_in_which_another_run_writes_is_refused_until_that_one_ends_or_fails(earlier, make_run):
@@ -113,11 +101,10 @@ def test_a_folder_in_which_another_run_writes_is_refused_until_that_one_ends_or_
         assert names(earlier) == {".lock"}
 
 
-def test_of_several_processes_the_main_one_prepares_the_folder_and_writes(earlier, make_run):
-    set_up_output(rank=1)
+def test_of_several_processes_the_main_one_prepares_the_folder_and_writes(earlier, make_run, monkeypatch):
+    monkeypatch.setattr("common.run._rank", 1)
     with make_run() as run:
         run.write_metrics("Title", RESULTS)
-    set_up_output()
     assert (earlier / "metrics.json").read_text() == "earlier" and names(earlier) == {"metrics.json", "metrics.txt"}
 
 
@@ -128,12 +115,10 @@ def test_a_finished_run_is_not_repeated(make_run, tmp_path, capsys):
         assert not run.finished and names(tmp_path / "checkpoints") == {"last.ckpt"}
         run.write_metrics("Title", RESULTS)
         assert names(tmp_path / "checkpoints") == set(), "nothing is left to resume"
-    before = (tmp_path / "metrics.json").read_bytes()
     with make_run(epochs=3, resume=True, num_workers=7) as run:
         assert run.finished and "this run has finished" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"metrics\.json is of a run with --epochs 3 \(now 4\); start anew"):
         make_run(epochs=4, resume=True).__enter__()
-    assert (tmp_path / "metrics.json").read_bytes() == before
 
 
 def test_results_on_another_corpus_or_of_other_encoders_are_refused(make_run, tmp_path):
@@ -148,9 +133,8 @@ def test_results_on_another_corpus_or_of_other_encoders_are_refused(make_run, tm
             run.refuse_other_run(Path("metrics.json"), record)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"run": {"arguments": 3}}', '{"1d": {}}'])
+@pytest.mark.parametrize("content", ["[]", '{"run": {"arguments": 3}}'])
 def test_a_file_that_does_not_hold_metrics_cannot_be_resumed(make_run, tmp_path, content):
     (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(UserError, match=r"--resume: .*metrics\.json cannot be read"):
         make_run(resume=True).__enter__()
-    assert (tmp_path / "metrics.json").read_text() == content
