@@ -45,9 +45,6 @@ def set_up_output(quiet: bool = False, rank: int = 0) -> None:
     """
     global _quiet, _rank
     _quiet, _rank = quiet, rank
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a notebook's stream has no encoding
-            stream.reconfigure(errors="backslashreplace")
 
 
 def is_main_process() -> bool:

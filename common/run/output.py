@@ -65,8 +65,7 @@ class Run:
     def __enter__(self) -> "Run":
         metrics = self.folder / "metrics.json"
         if self.settings.resume and metrics.is_file():  # in each of several processes: one that went on would wait
-            content = read_json(metrics, {})
-            self.refuse_other_run(metrics, content.get("run") if isinstance(content, dict) else None)
+            self.refuse_other_run(metrics, read_json(metrics, {}).get("run"))
             say(f"{metrics}: this run has finished; nothing is left to do")
             self.finished = True
         elif is_main_process():

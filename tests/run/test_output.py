@@ -52,19 +52,17 @@ def test_the_table_begins_with_the_numbers_of_the_contract(make_run, tmp_path):
     assert "\n\na.png\nb.png\n\n" in (tmp_path / "metrics.txt").read_text()
 
 
-@pytest.mark.parametrize("models, measures", [(2, 1), (2, 30), (10, 1), (10, 30)])
-@pytest.mark.parametrize("length", [4, 16, 31])
+@pytest.mark.parametrize("models, measures, length", [(2, 1, 4), (2, 30, 16), (10, 30, 4), (10, 30, 31)])
 def test_a_table_fits_a_terminal_of_100_columns_and_shows_at_most_twelve_measures(tmp_path, models, measures, length):
     numbers = {"test_loss": 1.0, **{f"condition_{i}_acc": 0.5 for i in range(measures)}, "test_acc": 0.1, "val_acc": 1}
     numbers |= {f"{key}_ci95": [0.4, 0.6] for key in numbers if key.endswith("acc")}
     numbers |= {"test_clips": 10_000, "worst_speaker_acc": 0.2, "worst_speaker": "a long name \n" * 9}
     results = {f"{i}".rjust(length, "m"): numbers for i in range(models)}
-    facts = FACTS | {"corpus": "a corpus in a folder with a long name " * 4}
-    Run(Settings(output_dir=tmp_path), facts, {}).write_metrics("Title", results)
+    Run(Settings(output_dir=tmp_path), FACTS | {"corpus": "a long name " * 12}, {}).write_metrics("Title", results)
     text = (tmp_path / "metrics.txt").read_text()
     assert max(map(len, text.splitlines())) <= 100 and all(name in text for name in results)
     assert text.count("0.5000 [0.400, 0.600]") == models * min(measures, 10) and text.count("0.1000") == models
-    assert json.loads((tmp_path / "metrics.json").read_text())[next(iter(results))] == numbers
+    assert json.loads((tmp_path / "metrics.json").read_text()).items() > results.items()
 
 
 def test_on_a_full_disk_the_earlier_file_stays(earlier, make_run, full_disk):
@@ -83,9 +81,8 @@ def test_a_new_run_deletes_stale_results_and_nothing_else(earlier, make_run):
         assert names(earlier / "checkpoints") == {"best.ckpt"}
 
 
-def test_a_run_makes_its_folder_or_names_the_flag(make_run, tmp_path):
-    with make_run(tmp_path / "a" / "b"):
-        (tmp_path / "file").touch()
+def test_a_folder_that_cannot_be_made_is_named_with_its_flag(make_run, tmp_path):
+    (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--output-dir .*: cannot write there"):
         make_run(tmp_path / "file" / "below").__enter__()
 
@@ -122,18 +119,18 @@ def test_a_finished_run_is_not_repeated(make_run, tmp_path, capsys):
 
 
 def test_results_on_another_corpus_or_of_other_encoders_are_refused(make_run, tmp_path):
-    first, same, other = (nn.Linear(2, 2) for _ in range(3))
+    first, same, _ = encoders = [nn.Linear(2, 2) for _ in range(3)]
     same.load_state_dict(first.state_dict())
-    run, *others = (Run(Settings(output_dir=tmp_path), FACTS, {}, encoders) for encoders in (first, same, other))
-    assert run.record == others[0].record
-    records = {"task 2's encoders": others[1].record}
+    run, again, another = (Run(Settings(output_dir=tmp_path), FACTS, {}, each) for each in encoders)
+    assert run.record == again.record
+    records = {"task 2's encoders": another.record}
     records |= {name: run.record | {key: "other"} for key, name in (("fingerprint", "corpus"), ("split", "split"))}
     for name, record in records.items():
         with pytest.raises(UserError, match=rf"metrics.json is of a run with {name} \w+ \(now \w+\); start anew"):
             run.refuse_other_run(Path("metrics.json"), record)
 
 
-@pytest.mark.parametrize("content", ["[]", '{"run": {"arguments": 3}}'])
+@pytest.mark.parametrize("content", ["{", '{"run": {"arguments": 3}}'])
 def test_a_file_that_does_not_hold_metrics_cannot_be_resumed(make_run, tmp_path, content):
     (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(UserError, match=r"--resume: .*metrics\.json cannot be read"):
