@@ -8,7 +8,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from parsers import parser_of
-from torch.utils.data import DataLoader
+from pytorch_lightning.callbacks import LambdaCallback
+from pytorch_lightning.demos.boring_classes import BoringModel
 
 from common.run import UserError
 from common.run.cli import Parser, Settings, find_rank, run, run_task, task_parser
@@ -89,19 +90,9 @@ def test_an_error_that_the_user_can_correct_is_one_line_and_exit_code_1(start):
         start(mock.Mock(side_effect=ZeroDivisionError))
 
 
-class Interrupted(pl.LightningModule):
-    """A module in whose training Ctrl-C is pressed."""
-
-    def training_step(self, batch, index):
-        signal.raise_signal(signal.SIGINT)
-
-    def configure_optimizers(self):
-        return None
-
-
 def train_until_interrupted(settings: Settings) -> None:
-    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    trainer.fit(Interrupted(), DataLoader([0]))
+    press = LambdaCallback(on_train_start=lambda *_: signal.raise_signal(signal.SIGINT))
+    pl.Trainer(accelerator="cpu", logger=False, callbacks=press, enable_checkpointing=False).fit(BoringModel())
 
 
 @pytest.mark.filterwarnings("ignore")  # what Lightning advises its users

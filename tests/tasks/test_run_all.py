@@ -1,6 +1,7 @@
 """run_all.sh: its arguments, the order of the tasks, and how it ends when one of them fails."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -30,11 +31,10 @@ def run_all(repository, tmp_path, offline):
     project, commands, work = (tmp_path / name for name in ("project", "commands", "work"))
     for folder in (project / "common/report", commands, work / "common"):
         folder.mkdir(parents=True)
-    (project / "run_all.sh").write_bytes((repository / "run_all.sh").read_bytes())
+    shutil.copy(repository / "run_all.sh", project)
     (commands / "run_all.sh").symlink_to(project / "run_all.sh")
     (work / "common/__init__.py").write_text("raise ValueError('a package of the user')")
-    for package in ("common", "common/report"):
-        (project / package / "__init__.py").touch()
+    (project / "common/__init__.py").touch()
     (project / "common/report/__main__.py").write_text("print('the report')\n")
     (project / "common/report/seeds.py").write_text("import sys; print('means of', *sys.argv[1:])\n")
     for task in range(1, 6):
