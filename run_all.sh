@@ -6,9 +6,8 @@ set -u
 here=$(dirname "$(readlink -f "$0")")  # also where a link to this file was called
 fail() { echo "run_all.sh: error: $2" >&2; exit "$1"; }
 
-if [ $# -lt 2 ] || [[ $1 == -* || $2 == -* ]]; then
+[[ $# -ge 2 && $1 != -* && $2 != -* ]] ||
     fail 2 "expected ./run_all.sh RATIO EPOCHS [--seeds 1,2,3] [more flags for every task], as in ./run_all.sh 0.01 1"
-fi
 ratio=$1 epochs=$2 seeds= more=()
 shift 2
 while [ $# -gt 0 ]; do
@@ -17,6 +16,7 @@ while [ $# -gt 0 ]; do
         --output-dir) fail 2 "--output-dir would mix the five tasks; run it from the folder to fill instead" ;;
         --label-ratio | --augment | --task[12]-checkpoint) fail 2 "$name: not a flag of all tasks; run them singly" ;;
         --seeds | --data-dir) [[ $1 == *=* ]] || { value=${2-}; shift; } ;;
+        *) more+=("$1") ;;
     esac
     if [[ $name == --seeds ]]; then
         [[ $value =~ ^[0-9]+(,[0-9]+)*$ ]] || fail 2 "--seeds: expected whole numbers such as 1,2,3, got '$value'"
@@ -25,21 +25,15 @@ while [ $# -gt 0 ]; do
     elif [[ $name == --data-dir ]]; then
         [[ -z $value || $value == /* ]] || value=$PWD/$value  # each seed has a folder of its own
         more+=(--data-dir "$value")
-    else
-        more+=("$1")
     fi
     shift
 done
 
-# The active environment if it has what the tasks need, else the project's own, which uv makes if it is not there.
-needed="torch torchaudio pytorch_lightning torchmetrics sklearn scipy numpy matplotlib soundfile jinja2 tqdm filelock"
-find_all='import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, sys.argv[1:])))'
-if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && python -P -c "$find_all" $needed threadpoolctl 2>/dev/null; then
-    python=(python)
-elif command -v uv >/dev/null; then
+# The active environment, unless it is that of another project; then the project's own, which uv makes if need be.
+python=(python)
+if ! python -P -c 'import importlib.util as u; exit(not u.find_spec("pytorch_lightning"))' 2>/dev/null; then
+    command -v uv >/dev/null || fail 1 "no active environment with all that the tasks need, and no uv; try: pip install uv"
     python=(uv run --project "$here" python)
-else
-    fail 1 "no active environment with all that the tasks need, and no uv; try: pip install uv"
 fi
 # -P: a folder or file named `common` in the current folder must not hide the project's.
 report() { PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} "${python[@]}" -P -m "$@"; }

@@ -12,54 +12,40 @@ A file that cannot be used is reported on stderr; the others are still predicted
     7  0.962  my_seven.wav
 """
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from common.corpus.cache import read_clip, standardise
-from common.data import Batch
 from common.encoders import DigitNetwork
-from common.evaluate import load_classifier, predict_digits
-from common.run import align, printable
+from common.evaluate import load_classifier
+from common.run import printable
 from common.run.cli import Parser, a_path, run
 
 
-def read_recordings(files: list[Path]) -> tuple[dict[Path, np.ndarray], dict[Path, str]]:
-    """The waveforms ([16000] int16 each) of the files that can be used, and what is wrong with the others."""
-    waves, faults = {}, {}
+@torch.inference_mode()
+def predict(model: DigitNetwork, waves: list[np.ndarray]) -> Tensor:
+    """Calibrated probabilities [n, 10] of n waveforms, [16000] int16 each."""
+    parts = torch.from_numpy(np.stack(waves)).split(256)  # at once they would not fit the memory
+    return torch.cat([model(part) / model.temperature for part in parts]).softmax(dim=1)
+
+
+def main(checkpoint: Path, files: list[Path]) -> None:
+    model = load_classifier(checkpoint)
+    waves = {}
     for file in files:
         try:
             waves[file] = standardise(*read_clip(file))
         except ValueError as error:
-            faults[file] = printable(str(error))
-            print(f"{printable(str(file))}: {faults[file]}", file=sys.stderr)
-    return waves, faults
-
-
-def predict(model: DigitNetwork, waves: list[np.ndarray]) -> list[dict]:
-    """Digit, confidence and all ten probabilities of each waveform."""
-    parts = torch.from_numpy(np.stack(waves)).split(256)
-    batches = [Batch(part, *[torch.full((len(part),), -1)] * 2) for part in parts]  # digit and speaker are unknown
-    logits = predict_digits(model, batches).logits / model.temperature
-    rows = logits.softmax(dim=1).tolist()  # [n, 10]
-    return [{"digit": row.index(max(row)), "confidence": max(row), "probabilities": row} for row in rows]
-
-
-def main(checkpoint: Path, files: list[Path], as_json: bool) -> None:
-    model = load_classifier(checkpoint)
-    waves, faults = read_recordings(files)
-    found = dict(zip(waves, predict(model, [*waves.values()]), strict=True)) if waves else {}
-    answers = [{"file": str(file)} | (found.get(file) or {"error": faults[file]}) for file in files]
-    if as_json:
-        print(json.dumps(answers, indent=1))
-    else:
-        usable = [each for each in answers if "digit" in each]
-        for line in align([[str(x["digit"]), f"{x['confidence']:.3f}", printable(x["file"])] for x in usable]):
-            print(line)
-    if faults:
+            print(printable(f"{file}: {error}"), file=sys.stderr)
+    if waves:
+        confidences, digits = predict(model, [*waves.values()]).max(dim=1)
+        for file, confidence, digit in zip(waves, confidences, digits, strict=True):
+            print(f"{digit}  {confidence:.3f}  {printable(str(file))}")
+    if len(waves) < len({*files}):
         sys.exit(1)
 
 
@@ -67,5 +53,4 @@ if __name__ == "__main__":
     parser = Parser(__doc__)
     parser.add_argument("checkpoint", type=a_path, metavar="CHECKPOINT", help="best.ckpt of task 1 or task 5")
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="sound files of one spoken digit each")
-    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON, with all ten probabilities")
     run(main, parser)

@@ -10,15 +10,15 @@ import statistics
 from pathlib import Path
 
 from common.report import TASKS
-from common.run import UserError, align, is_number, measures, model_name, printable, read_json
+from common.run import UserError, align, measures, model_name, printable, read_json
 from common.run.cli import Parser, run
 
 
 def cell(key: str, rows: list[dict]) -> str:
     """One measure of a model with all seeds: mean, standard deviation, mean interval; empty where a seed lacks it."""
-    if not all(is_number(row.get(key)) for row in rows):
+    values = [row[key] for row in rows if isinstance(row.get(key), int | float)]
+    if len(values) < len(rows):
         return ""
-    values = [row[key] for row in rows]
     mean = statistics.mean(values)
     shown = f"{mean:.3f}" if mean == 0 or abs(mean) >= 0.0005 else f"{mean:.2g}"
     if len(values) > 1:
@@ -45,7 +45,7 @@ def table(runs: list[dict[str, dict]], only: list[str] | None) -> list[str]:
 
 def main(folders: list[Path], only: list[str] | None = None) -> None:
     tables = []
-    for task, (title, _) in TASKS.items():
+    for task, title in TASKS.items():
         runs = [read_json(folder / task / "metrics.json", None) for folder in folders]
         if all(runs):
             seeds, corpora = [run["run"]["seed"] for run in runs], {run["run"]["corpus"] for run in runs}

@@ -4,10 +4,8 @@ Nothing here is about audio or learning, and nothing takes long to import.
 """
 
 import json
-import math
 import re
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,10 @@ from typing import Any
 from tqdm import tqdm
 
 PICTURE_MARK = b"Audio Deep Learning Tasks"  # in the metadata of each picture, near the beginning of the file
+WIDTH = 100  # columns of the terminal that metrics.txt has to fit into
+MOST_SHOWN = 12  # measures in metrics.txt: validation and test accuracy and ten more
 
-_quiet, _rank, _started = False, 0, time.monotonic()
+_quiet, _rank = False, 0
 
 
 class UserError(Exception):
@@ -39,26 +39,17 @@ def shortened(text: str, length: int) -> str:
 
 
 def set_up_output(quiet: bool = False, rank: int = 0) -> None:
-    """Begin a run: start the clock of ``seconds``, and decide what this process prints and writes.
+    """Decide what this process prints and writes: with ``quiet`` no progress, but warnings and errors.
 
-    With ``quiet`` no progress is printed, but warnings and errors are. Of the processes of a run only that of rank 0
-    prints progress and writes files. Characters that the encoding of stdout or stderr lacks are escaped.
+    Of the processes of a run only that of rank 0 prints progress and writes files.
     """
-    global _quiet, _rank, _started
-    _quiet, _rank, _started = quiet, rank, time.monotonic()
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a notebook's stream has no encoding
-            stream.reconfigure(errors="backslashreplace")
+    global _quiet, _rank
+    _quiet, _rank = quiet, rank
 
 
 def is_main_process() -> bool:
     """Whether this is the process that prints and writes: a run with several devices has others beside it."""
     return _rank == 0
-
-
-def seconds() -> float:
-    """Seconds since the run began."""
-    return round(time.monotonic() - _started, 1)
 
 
 def say(text: str, write: Callable[[str], object] = print) -> None:
@@ -91,11 +82,6 @@ def model_name(key: str) -> str:
     return key.replace("_", " ").replace("1d", "1D").replace("2d", "2D")
 
 
-def is_number(value: object) -> bool:
-    """Whether a value of a metrics file is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def measures(results: dict[str, dict]) -> list[str]:
     """What was measured of at least one of the models, without what ``score`` shows with it."""
     keys = dict.fromkeys(key for row in results.values() for key, value in row.items() if value is not None)
@@ -118,6 +104,24 @@ def score(numbers: dict, key: str) -> str:
     return shown
 
 
+def table(results: dict[str, dict]) -> list[str]:
+    """A row per model and a column per measure, those that matter most, in several blocks where a line is too long."""
+
+    def order(key: str) -> tuple[bool, ...]:
+        return key != "val_acc", key != "test_acc", not any(f"{key}_ci95" in row for row in results.values())
+
+    keys = sorted(measures(results), key=order)[:MOST_SHOWN]
+    lines: list[str] = []
+    block = [["", *results]]  # columns
+    for key in keys:
+        column = [key, *(score(row, key) for row in results.values())]
+        if len(block) > 1 and max(map(len, align(list(zip(*block, column, strict=True))))) > WIDTH:
+            lines += [*align(list(zip(*block, strict=True))), ""]
+            block = block[:1]
+        block.append(column)
+    return lines + align(list(zip(*block, strict=True)))
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace ``path`` by a file that holds ``content``: a reader finds the old file or the new one, never a part.
 
@@ -128,16 +132,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     if not is_main_process():
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     # The name is always the same, so that the next run overwrites what a killed run left.
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror}); disk full or no write permission?") from error
 
 

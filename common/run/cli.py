@@ -66,18 +66,13 @@ class Settings:
 
     ratio: float = _flag(1.0, _RATIO, "fraction of the clips to use, stratified")
     data_dir: Path | None = _flag(None, a_path, "folder with speakers' folders or with all clips")
-    dataset: str = _flag(
-        "auto", ("auto", "audiomnist", "synthetic"), "without --data-dir; auto is AudioMNIST or else synthetic"
-    )
+    dataset: str = _flag("auto", ("auto", "audiomnist", "synthetic"), "auto is AudioMNIST or else synthetic speech")
     fold: int | None = _flag(None, number(int, 1, 5), "a published fold of AudioMNIST, 1 to 5")
     label_ratio: float = _flag(1.0, _RATIO, "fraction of the training and validation clips whose labels are used")
     augment: str = _flag("both", ("both", "none", "waveform", "spectrogram"), "which format of the clips is augmented")
 
     accelerator: str = _flag(
-        "auto",
-        ("auto", "cpu", "gpu", "mps"),
-        "auto is CUDA or else the CPU; mps takes a Mac's GPU, "
-        "which was checked against its kernels but has never been run",
+        "auto", ("auto", "cpu", "gpu", "mps"), "auto is CUDA or else the CPU; mps, a Mac's GPU, has never been run"
     )
     devices: int = _flag(1, number(int, 1, 1024), "processes per machine")
     num_nodes: int = _flag(1, number(int, 1, 1024), "machines")

@@ -1,52 +1,33 @@
 """One run of a task: its output folder, the record of its circumstances, metrics.json and metrics.txt."""
 
-import contextlib
 import hashlib
 import io
 import json
 import platform
 import textwrap
+import time
 import zipfile
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import filelock
+import torch
+from torch import nn
 
-from common.run import (
-    PICTURE_MARK,
-    UserError,
-    align,
-    is_main_process,
-    measures,
-    read_json,
-    say,
-    score,
-    seconds,
-    write_atomically,
-)
+from common.run import PICTURE_MARK, WIDTH, UserError, is_main_process, read_json, say, table, write_atomically
 from common.run.cli import Settings
-
-if TYPE_CHECKING:
-    from torch import nn
 
 MAX_BYTES = 64_000_000  # of a checkpoint, uncompressed; twenty times what the tasks write
 LIBRARIES = ("torch", "torchaudio", "pytorch-lightning", "scikit-learn")
 NOT_RECORDED = ("resume", "task1_checkpoint", "task2_checkpoint")  # encoders are recorded by their weights
-WITHOUT_INFLUENCE = ("--output-dir", "--num-workers", "--logger", "--quiet")  # on the results; --resume may change them
-WIDTH = 100  # columns of the terminal that metrics.txt has to fit into
-MOST_SHOWN = 12  # measures in metrics.txt: validation and test accuracy and ten more
+WITHOUT_INFLUENCE = ("output_dir", "num_workers", "logger", "quiet")  # on the results; --resume may change them
+_STARTED = time.monotonic()  # before the data are read
 
 
 class Run:
     """The settings and the folder of a run, and its ``record``: what is stored with metrics and in checkpoints.
-
-        with Run(settings, data.describe(), embedder.sizes()) as run:
-            if run.finished:
-                return
-            ...
-            run.write_metrics("Title", results)
 
     Within the ``with`` block the folder is locked. Entering it deletes the stale results of an earlier run; with
     ``--resume`` they stay, and ``finished`` tells whether this very run has written its metrics already.
@@ -66,8 +47,8 @@ class Run:
         settings: Settings,
         facts: dict[str, Any],
         parameters: dict[str, int],
-        pretrained: "nn.Module | None" = None,
-        supervised: "nn.Module | None" = None,
+        pretrained: nn.Module | None = None,
+        supervised: nn.Module | None = None,
     ) -> None:
         self.settings, self.folder, self.finished = settings, settings.output_dir, False
         self.lock = filelock.FileLock(self.folder / ".lock", timeout=0)
@@ -84,8 +65,7 @@ class Run:
     def __enter__(self) -> "Run":
         metrics = self.folder / "metrics.json"
         if self.settings.resume and metrics.is_file():  # in each of several processes: one that went on would wait
-            content = read_json(metrics, {})
-            self.refuse_other_run(metrics, content.get("run") if isinstance(content, dict) else None)
+            self.refuse_other_run(metrics, read_json(metrics, {}).get("run"))
             say(f"{metrics}: this run has finished; nothing is left to do")
             self.finished = True
         elif is_main_process():
@@ -96,16 +76,12 @@ class Run:
             except filelock.Timeout as error:
                 raise UserError(f"--output-dir {self.folder}: another run is writing there; name another") from error
             except OSError as error:
-                self.__exit__()
                 reason = f"cannot write there ({error.strerror})"
                 raise UserError(f"--output-dir {self.folder}: {reason}; name another folder") from error
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.lock.is_locked:
-            with contextlib.suppress(OSError):  # Windows deletes no open file
-                Path(self.lock.lock_file).unlink()
-            self.lock.release()
+        self.lock.release()
 
     def _clear_folder(self) -> None:
         """Delete the results of an earlier run, unless this one continues it."""
@@ -136,7 +112,7 @@ class Run:
         metrics.json is written last, and nothing remains from which the training could be resumed.
         """
         self.write_table(title, results)
-        metrics = results | {"run": self.record | {"seconds": seconds()}}
+        metrics = results | {"run": self.record | {"seconds": round(time.monotonic() - _STARTED, 1)}}
         write_atomically(self.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         for finished in self.folder.glob("*/last.ckpt") if is_main_process() else ():
             finished.unlink()
@@ -148,39 +124,20 @@ class Run:
         head = [title, *textwrap.wrap(f"Corpus: {corpus}, seed {self.record['seed']}", WIDTH)]
         if any("worst_speaker_acc" in row for row in results.values()):
             head.append("Accuracy [95% interval over speakers] n=clips, accuracy of the worst speaker and who that is")
-        text = "\n".join([*head, "", *_table(results), "", f"{seconds()} s", ""])
+        text = "\n".join([*head, "", *table(results), "", f"{time.monotonic() - _STARTED:.1f} s", ""])
         write_atomically(self.folder / "metrics.txt", text)
         say(f"\n{text}\nWritten to {self.folder}/")
 
 
-def _table(results: dict[str, dict]) -> list[str]:
-    """A row per model and a column per measure, those that matter most, in several blocks where a line is too long."""
-
-    def order(key: str) -> tuple[bool, ...]:
-        return key != "val_acc", key != "test_acc", not any(f"{key}_ci95" in row for row in results.values())
-
-    keys = sorted(measures(results), key=order)[:MOST_SHOWN]
-    lines: list[str] = []
-    block = [["", *results]]  # columns
-    for key in keys:
-        column = [key, *(score(row, key) for row in results.values())]
-        if len(block) > 1 and max(map(len, align(list(zip(*block, column, strict=True))))) > WIDTH:
-            lines += [*align(list(zip(*block, strict=True))), ""]
-            block = block[:1]
-        block.append(column)
-    return lines + align(list(zip(*block, strict=True)))
-
-
 def _what_decides(record: dict[str, Any]) -> dict[str, Any]:
     """What the results of a run depend on: its flags and input files."""
-    arguments = {f"--{name.replace('_', '-')}": value for name, value in record["arguments"].items()}
-    inputs = {
+    flags = {k: value for k, value in record["arguments"].items() if k not in WITHOUT_INFLUENCE}
+    return {f"--{name.replace('_', '-')}": value for name, value in flags.items()} | {
         "corpus": record["fingerprint"],
         "split": record["split"],
         "task 1's encoders": record["task1_checkpoint"],
         "task 2's encoders": record["task2_checkpoint"],
     }
-    return {name: value for name, value in (arguments | inputs).items() if name not in WITHOUT_INFLUENCE}
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
@@ -189,8 +146,6 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     Raises:
         UserError: the disk is full.
     """
-    import torch
-
     content = io.BytesIO()
     torch.save(checkpoint, content)
     write_atomically(path, content.getvalue())
@@ -201,8 +156,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     It is read with ``weights_only=True``, so that it cannot run code, and a small file cannot fill the memory.
     """
-    import torch
-
     with zipfile.ZipFile(path) as file:
         if sum(part.file_size for part in file.infolist()) > MAX_BYTES:
             raise ValueError("larger than any checkpoint of these tasks")
@@ -214,7 +167,7 @@ def store_temperature(path: Path, temperature: float) -> None:
     save_checkpoint(read_checkpoint(path) | {"temperature": temperature}, path)
 
 
-def weights_digest(module: "nn.Module") -> str:
+def weights_digest(module: nn.Module) -> str:
     """A short text that changes with the weights."""
     weights = b"".join(value.cpu().numpy().tobytes() for value in module.state_dict().values())
     return hashlib.sha256(weights).hexdigest()[:16]

@@ -34,7 +34,7 @@ def test_each_number_is_a_mean_with_its_standard_deviation_and_interval(tmp_path
     assert "0.500 [0.300, 0.600]" in (out := capsys.readouterr().out) and "loss" not in out
 
 
-def test_runs_that_cannot_be_averaged_are_named_in_one_line(tmp_path):
+def test_runs_that_cannot_be_averaged_are_named(tmp_path):
     first, again, other = (write(tmp_path / name, seed, 0.5, name) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
     for folders, message in (([first, again], "same seed"), ([first, other], "different corpora")):
         with pytest.raises(UserError, match=message):

@@ -1,6 +1,7 @@
 """run_all.sh: its arguments, the order of the tasks, and how it ends when one of them fails."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -26,34 +27,27 @@ sys.exit(int(os.environ.get(name, 0)))
 
 @pytest.fixture
 def run_all(repository, tmp_path, offline):
-    """A function that runs a copy of run_all.sh, through a link and by sh, beside stand-ins, in an environment.
-
-    It returns the exit code, stdout, stderr, and the lines that the stand-ins noted.
-    """
+    """A function that runs a copy of run_all.sh by a link and sh, beside stand-ins: code, stdout, stderr, their log."""
     project, commands, work = (tmp_path / name for name in ("project", "commands", "work"))
     for folder in (project / "common/report", commands, work / "common"):
         folder.mkdir(parents=True)
-    (project / "run_all.sh").write_bytes((repository / "run_all.sh").read_bytes())
+    shutil.copy(repository / "run_all.sh", project)
     (commands / "run_all.sh").symlink_to(project / "run_all.sh")
     (work / "common/__init__.py").write_text("raise ValueError('a package of the user')")
-    for package in ("common", "common/report"):
-        (project / package / "__init__.py").touch()
+    (project / "common/__init__.py").touch()
     (project / "common/report/__main__.py").write_text("print('the report')\n")
     (project / "common/report/seeds.py").write_text("import sys; print('means of', *sys.argv[1:])\n")
     for task in range(1, 6):
         (project / f"task{task}.py").write_text(STAND_IN)
-    (commands / "python").write_text(
-        f'#!/bin/sh\n[ "$2" = -c ] && [ "$LACKS" ] && set -- "$@" "$LACKS"\nexec "{sys.executable}" "$@"\n'
-    )
-    (commands / "uv").write_text('#!/bin/sh\necho uv >> log; shift 3; unset LACKS; exec "$@"\n')
+    (commands / "python").write_text(f'#!/bin/sh\n[ $2 != -c ] || exit $LACKING\nexec "{sys.executable}" "$@"\n')
+    (commands / "uv").write_text('#!/bin/sh\necho uv >> log; shift 3; exec "$@"\n')
     for command in ("python", "uv"):
         (commands / command).chmod(0o755)
-    paths = {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(commands)}
+    variables = offline | {"PATH": f"{commands}:{os.environ['PATH']}", "CORPUS": "AudioMNIST", "LACKING": "0"}
 
     def run(*flags: str, **environment: str) -> tuple[int, str, str, list[str]]:
-        variables = offline | paths | {"CORPUS": "AudioMNIST", "LACKS": ""} | environment
         command = ["sh", str(commands / "run_all.sh"), *flags]
-        done = subprocess.run(command, cwd=work, env=variables, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=work, env=variables | environment, capture_output=True, text=True)
         log = work / "log"
         return done.returncode, done.stdout, done.stderr, log.read_text().splitlines() if log.exists() else []
 
@@ -63,11 +57,9 @@ def run_all(repository, tmp_path, offline):
 @pytest.mark.parametrize(
     "flags, named",
     [
-        (["0.01"], "RATIO EPOCHS"),
         (["0.01", "--epochs"], "RATIO EPOCHS"),
         (["1.0", "1", "--output-dir", "x"], "--output-dir"),
         (["1.0", "1", "--label-ratio=0.5"], "--label-ratio"),
-        (["1.0", "1", "--seeds"], "--seeds"),
         (["1.0", "1", "--seeds", "3,03"], "--seeds"),
     ],
 )
@@ -80,18 +72,15 @@ def test_the_five_tasks_run_in_order_with_all_flags_and_then_the_report(run_all)
     code, output, errors, log = run_all("0.5", "3", "--seed", "7")
     assert code == 0 and errors == "" and output.endswith("\nthe report\n")
     assert log == [f"task{task} --ratio 0.5 --epochs 3 --seed 7" for task in range(1, 6)]
-
-
-def test_an_environment_that_lacks_a_library_is_left_for_that_of_uv(run_all):
-    assert run_all("0.5", "3", LACKS="no_such_library")[-1][:3] == ["uv", "task1 --ratio 0.5 --epochs 3", "uv"]
+    # An environment without the libraries is left for the project's own.
+    assert run_all("0.5", "3", LACKING="1")[-1][5:8] == ["uv", "task1 --ratio 0.5 --epochs 3", "uv"]
 
 
 def test_a_failing_task_ends_it_with_its_code_and_without_an_old_report(run_all, tmp_path):
-    report = tmp_path / "work/report.html"
-    report.touch()
+    (tmp_path / "work/report.html").touch()
     code, output, errors, log = run_all("0.5", "3", task4="7")
     assert code == 7 and "task4.py failed with exit code 7" in errors and "the report" not in output
-    assert [line.split()[0] for line in log] == ["task1", "task2", "task3", "task4"] and not report.exists()
+    assert len(log) == 4 and not (tmp_path / "work/report.html").exists()
 
 
 def test_the_tasks_keep_to_the_synthetic_speech_that_the_first_one_used(run_all):
@@ -107,5 +96,5 @@ def test_several_seeds_run_in_folders_of_their_own_and_share_data_until_one_fail
         flags = f"--ratio 1.0 --epochs 2 --data-dir {tmp_path}/work/recordings --quiet --seed {seed}"
         assert (folder / "log").read_text().splitlines() == [f"task{task} {flags}" for task in range(1, 6)]
         assert (folder / "data").resolve() == tmp_path / "work/data"
-    code, out, err, _ = run_all("1.0", "1", "--seeds", "1,2", task2="1")
-    assert code == 1 and "task2.py failed" in err and "seed 2" not in out
+    code, out, *_ = run_all("1.0", "1", "--seeds", "1,2", task2="1")
+    assert code == 1 and "seed 1" in out and "seed 2" not in out
