@@ -29,9 +29,10 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-# The active environment, unless it is that of another project; then the project's own, which uv makes if need be.
+# The active environment if it has what the tasks need; else the project's own, which uv makes if it is not there.
+needed="torch torchaudio pytorch_lightning torchmetrics sklearn matplotlib soundfile jinja2 filelock"
 python=(python)
-if ! python -P -c 'import importlib.util as u; exit(not u.find_spec("pytorch_lightning"))' 2>/dev/null; then
+if ! python -P -c 'import sys, importlib.util as u; exit(not all(map(u.find_spec, sys.argv[1:])))' $needed 2>/dev/null; then
     command -v uv >/dev/null || fail 1 "no active environment with all that the tasks need, and no uv; try: pip install uv"
     python=(uv run --project "$here" python)
 fi
@@ -52,10 +53,7 @@ for seed in $seeds; do
     (cd "seed$seed" && bash "$here/run_all.sh" "$ratio" "$epochs" ${more[@]+"${more[@]}"} --seed "$seed") || exit
     keep_corpus "seed$seed"
 done
-if [ -n "$seeds" ]; then
-    report common.report.seeds $(printf 'seed%s ' $seeds)
-    exit
-fi
+[ -z "$seeds" ] || { report common.report.seeds $(printf 'seed%s ' $seeds); exit; }
 
 for task in 1 2 3 4 5; do
     printf '\n=== task%s.py %s\n' "$task" "--ratio $ratio --epochs $epochs ${more[*]-}"

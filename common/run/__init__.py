@@ -6,6 +6,7 @@ Nothing here is about audio or learning, and nothing takes long to import.
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ PICTURE_MARK = b"Audio Deep Learning Tasks"  # in the metadata of each picture, 
 WIDTH = 100  # columns of the terminal that metrics.txt has to fit into
 MOST_SHOWN = 12  # measures in metrics.txt: validation and test accuracy and ten more
 
-_quiet, _rank = False, 0
+_quiet, _rank, _started = False, 0, time.monotonic()
 
 
 class UserError(Exception):
@@ -39,12 +40,21 @@ def shortened(text: str, length: int) -> str:
 
 
 def set_up_output(quiet: bool = False, rank: int = 0) -> None:
-    """Decide what this process prints and writes: with ``quiet`` no progress, but warnings and errors.
+    """Begin a run: decide what this process prints and writes, and start the clock of ``seconds``.
 
-    Of the processes of a run only that of rank 0 prints progress and writes files.
+    With ``quiet`` no progress is printed, but warnings and errors are. Of the processes of a run only that of rank 0
+    prints progress and writes files. Characters that the terminal's encoding lacks are escaped.
     """
-    global _quiet, _rank
-    _quiet, _rank = quiet, rank
+    global _quiet, _rank, _started
+    _quiet, _rank, _started = quiet, rank, time.monotonic()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook's stream has no encoding
+            stream.reconfigure(errors="backslashreplace")
+
+
+def seconds() -> float:
+    """Seconds since the run began; in a notebook one process has several."""
+    return round(time.monotonic() - _started, 1)
 
 
 def is_main_process() -> bool:

@@ -5,7 +5,6 @@ import io
 import json
 import platform
 import textwrap
-import time
 import zipfile
 from dataclasses import asdict
 from importlib.metadata import version
@@ -16,14 +15,13 @@ import filelock
 import torch
 from torch import nn
 
-from common.run import PICTURE_MARK, WIDTH, UserError, is_main_process, read_json, say, table, write_atomically
+from common.run import PICTURE_MARK, WIDTH, UserError, is_main_process, read_json, say, seconds, table, write_atomically
 from common.run.cli import Settings
 
 MAX_BYTES = 64_000_000  # of a checkpoint, uncompressed; twenty times what the tasks write
 LIBRARIES = ("torch", "torchaudio", "pytorch-lightning", "scikit-learn")
 NOT_RECORDED = ("resume", "task1_checkpoint", "task2_checkpoint")  # encoders are recorded by their weights
 WITHOUT_INFLUENCE = ("output_dir", "num_workers", "logger", "quiet")  # on the results; --resume may change them
-_STARTED = time.monotonic()  # before the data are read
 
 
 class Run:
@@ -112,7 +110,7 @@ class Run:
         metrics.json is written last, and nothing remains from which the training could be resumed.
         """
         self.write_table(title, results)
-        metrics = results | {"run": self.record | {"seconds": round(time.monotonic() - _STARTED, 1)}}
+        metrics = results | {"run": self.record | {"seconds": seconds()}}
         write_atomically(self.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         for finished in self.folder.glob("*/last.ckpt") if is_main_process() else ():
             finished.unlink()
@@ -124,7 +122,7 @@ class Run:
         head = [title, *textwrap.wrap(f"Corpus: {corpus}, seed {self.record['seed']}", WIDTH)]
         if any("worst_speaker_acc" in row for row in results.values()):
             head.append("Accuracy [95% interval over speakers] n=clips, accuracy of the worst speaker and who that is")
-        text = "\n".join([*head, "", *table(results), "", f"{time.monotonic() - _STARTED:.1f} s", ""])
+        text = "\n".join([*head, "", *table(results), "", f"{seconds()} s", ""])
         write_atomically(self.folder / "metrics.txt", text)
         say(f"\n{text}\nWritten to {self.folder}/")
 
