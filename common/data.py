@@ -213,8 +213,8 @@ class SpokenDigits:
             num_workers=workers,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # so that the loader does not advance the global RNG used by augmentation
-            # Examples.__getitems__ has collated the batch already.
-            collate_fn=_as_is if workers else functools.partial(_to_device, device=self.device),
+            # The batch is collated already. Worker processes leave it on the CPU.
+            collate_fn=functools.partial(_to_device, device="cpu" if workers else self.device),
         )
 
 
@@ -246,12 +246,8 @@ def pick_device(accelerator: str, processes: int = 1) -> torch.device:
     return torch.device(best.type, int(os.environ.get("LOCAL_RANK", 0)) if processes > 1 else 0)
 
 
-def _as_is(batch: Any) -> Any:
-    return batch
-
-
-def _to_device(batch: Any, device: torch.device) -> Any:
-    return type(batch)(*(part.to(device) for part in batch))
+def _to_device(batch: Batch, device: torch.device | str) -> Batch:
+    return Batch(*(part.to(device) for part in batch))
 
 
 if __name__ == "__main__":
