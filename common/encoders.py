@@ -1,8 +1,8 @@
 """The networks in plain PyTorch: two encoders, and what stands before and behind them.
 
 The encoders are 2-layer CNNs, 32 -> 64 channels, with 128-dim embeddings and 68,224 parameters together. Both have the
-same structure. The first layer sees 16 to 45 ms of the signal, the second a fifth of a second, and the
-pooling keeps the mean and the maximum of every channel over time.
+same structure. The first layer sees 16 to 45 ms of the signal, the second a fifth of a second, and the pooling keeps
+the mean and the maximum of every channel over time.
 
 Axes: B batch, N samples, F mel bands, T frames, C channels, D embedding. Frames are the width of images of height 1,
 [B, C, 1, T], because PyTorch has the faster memory layout, in which the channels of a frame are neighbours ("channels
@@ -123,11 +123,7 @@ class Embedder(nn.Module):
 
 
 class DigitNetwork(nn.Module):
-    """Encoders, and a linear layer on their embeddings side by side.
-
-    Shape:
-        wave: as for ``Embedder``. Returns digit logits [B, 10].
-    """
+    """Encoders, and a linear layer on their embeddings side by side: clips [B, N] -> digit logits [B, 10]."""
 
     def __init__(self, formats: Sequence[str]) -> None:
         super().__init__()
@@ -146,10 +142,9 @@ class DigitNetwork(nn.Module):
 
 
 class LogMelStatistics(nn.Module):
-    """What no training is needed for: mean and standard deviation over time of each log-mel band, as an embedding.
+    """What needs no training: mean and standard deviation over time of each log-mel band, as an embedding.
 
-    Shape:
-        wave: as for ``Embedder``. Returns {"logmel": [B, 128]}.
+    It takes the place of an ``Embedder``: clips [B, N] -> {"logmel": [B, 128]}.
     """
 
     def __init__(self) -> None:

@@ -111,6 +111,7 @@ class ContrastiveModel(pl.LightningModule):
 
     Args:
         augmentation: of the training clips; it changes each format by itself.
+        lr, optimizer: as for ``DigitClassifier``.
         loss: of the projections of the two formats, [B, 64] each.
     """
 
