@@ -198,7 +198,7 @@ def linear_probe(
         names: of the speakers.
 
     Returns:
-        train, val and test accuracy with their intervals, and the chosen ``C``; which clips of ``test`` are right, [n].
+        The chosen ``C``, train and val accuracy, and test accuracy with its interval; which test clips are right, [n].
     """
     sets = {"train": train, "val": val, "test": test}
     probes = {c: _fit_probe(train.z[name], train.digit, c) for c in candidates}
