@@ -58,9 +58,9 @@ class Examples(Dataset):
         return Batch(torch.as_tensor(self.inputs[self.rows[picked]]), self.digit[picked], self.speaker[picked])
 
     def __getstate__(self) -> dict[str, Any]:
-        # A spawned loader process gets a copy of this object. It maps the file itself rather than receive a copy of it.
-        mapped = isinstance(self.inputs, np.memmap)
-        return vars(self) | ({"inputs": Path(str(self.inputs.filename))} if mapped else {})
+        # A memory map is pickled as a copy of its content. A spawned loader process is to map the file itself.
+        path = {"inputs": Path(str(self.inputs.filename))} if isinstance(self.inputs, np.memmap) else {}
+        return vars(self) | path
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -134,8 +134,7 @@ class SpokenDigits:
         self.train_batch_size = min(batch_size, counts[0] // processes)
         self.speakers = speaker_names(self.cached.clips)
         digit = np.array([clip.digit for clip in self.cached.clips])  # [clips]
-        index = {name: i for i, name in enumerate(self.speakers)}
-        speaker = np.array([index[clip.speaker] for clip in self.cached.clips])  # [clips]
+        speaker = np.array([self.speakers.index(clip.speaker) for clip in self.cached.clips])  # [clips]
         # Sorted by speaker and digit, a validation batch would hold almost nothing but one speaker: InfoNCE would then
         # compare clips of one voice, and select by another criterion than it trains on.
         rows = self.split._asdict() | {"val": np.random.default_rng(seed).permutation(self.split.val)}
@@ -171,14 +170,14 @@ class SpokenDigits:
 
     def train_dataloader(self, epoch: int = 0) -> DataLoader:
         """The training clips in random order; with few clips, several passes through them, see ``MIN_STEPS``."""
-        examples, length = self.examples["train"], self.steps * self.train_batch_size
+        examples, size = self.examples["train"], self.train_batch_size
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
-        sampler = RandomSampler(examples, num_samples=length, generator=generator)
-        return self._load(examples, self.num_workers, sampler=sampler, batch_size=self.train_batch_size, drop_last=True)
+        sampler = RandomSampler(examples, num_samples=self.steps * size, generator=generator)
+        return self._load(examples, self.num_workers, batch_size=size, sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
         """The validation clips, in one order that is shuffled by the seed."""
-        return self._load(self.selection, workers=self.num_workers)
+        return self._load(self.selection, self.num_workers)
 
     def augment_validation(self, augmentation: Augmentation, clips: int = 1000) -> None:
         """Choose the best epoch on up to ``clips`` validation clips as they are, and on the same ones augmented once.
@@ -191,6 +190,7 @@ class SpokenDigits:
             torch.manual_seed(self.seed)
             clean = [batch.waveform.cpu() for batch in self._load(few)]
             changed = [augmentation.waveforms(to_float(wave), 1)[0] for wave in clean]  # [B, N] each
+        # At full scale, as the clips of the cache are.
         changed = [(32_000 / wave.abs().amax(dim=1, keepdim=True).clamp(min=1e-9) * wave).short() for wave in changed]
         waves = torch.cat(clean + changed).to(self.device if isinstance(val.inputs, Tensor) else "cpu")
         self.selection = Examples(waves, few.digit.repeat(2), few.speaker.repeat(2), np.arange(2 * len(few)))
@@ -213,8 +213,8 @@ class SpokenDigits:
             num_workers=workers,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # so that the loader does not advance the global RNG used by augmentation
-            # Examples.__getitems__ has collated the batch already.
-            collate_fn=_as_is if workers else functools.partial(_to_device, device=self.device),
+            # The batch is collated already. Worker processes leave it on the CPU.
+            collate_fn=functools.partial(_to_device, device="cpu" if workers else self.device),
         )
 
 
@@ -246,12 +246,8 @@ def pick_device(accelerator: str, processes: int = 1) -> torch.device:
     return torch.device(best.type, int(os.environ.get("LOCAL_RANK", 0)) if processes > 1 else 0)
 
 
-def _as_is(batch: Any) -> Any:
-    return batch
-
-
-def _to_device(batch: Any, device: torch.device) -> Any:
-    return type(batch)(*(part.to(device) for part in batch))
+def _to_device(batch: Batch, device: torch.device | str) -> Batch:
+    return Batch(*(part.to(device) for part in batch))
 
 
 if __name__ == "__main__":

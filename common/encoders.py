@@ -1,8 +1,8 @@
 """The networks in plain PyTorch: two encoders, and what stands before and behind them.
 
 The encoders are 2-layer CNNs, 32 -> 64 channels, with 128-dim embeddings and 68,224 parameters together. Both have the
-same structure. The first layer sees 16 to 45 ms of the signal, the second a fifth of a second, and the
-pooling keeps the mean and the maximum of every channel over time.
+same structure. The first layer sees 16 to 45 ms of the signal, the second a fifth of a second, and the pooling keeps
+the mean and the maximum of every channel over time.
 
 Axes: B batch, N samples, F mel bands, T frames, C channels, D embedding. Frames are the width of images of height 1,
 [B, C, 1, T], because PyTorch has the faster memory layout, in which the channels of a frame are neighbours ("channels
@@ -31,7 +31,9 @@ class Encoder1D(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.filterbank = FilterBank(32, size=256, stride=40)
+        self.filterbank = nn.Conv1d(1, 32, kernel_size=256, stride=40, padding=128, bias=False)
+        with torch.no_grad():
+            self.filterbank.weight.copy_(gabor_filters(32, 256).unsqueeze(1))
         self.norm1 = nn.BatchNorm2d(32)
         self.conv = nn.Conv2d(32, 64, kernel_size=(1, 5), dilation=(1, 4), padding=(0, 8), bias=False)
         self.norm2 = nn.BatchNorm2d(64)
@@ -39,7 +41,8 @@ class Encoder1D(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         x = unit_power(wave.squeeze(1) if wave.ndim == 3 else wave)  # [B, N]
-        x = self.filterbank(x)  # [B, 32, 1, 400 per second]
+        # Equal to self.filterbank(x).unsqueeze(2), and faster.
+        x = filter_wave(x, self.filterbank.weight.squeeze(1), stride=40)  # [B, 32, 1, 400 per second]
         # Log energies of 20 ms every 10 ms: they carry the speech sounds, and loudness becomes an offset.
         x = torch.log(F.avg_pool2d(x.square(), (1, 8), stride=(1, 4)) + POWER_FLOOR)  # [B, 32, 1, T]
         x = F.relu(self.norm2(self.conv(self.norm1(x))))  # [B, 64, 1, T]
@@ -120,11 +123,7 @@ class Embedder(nn.Module):
 
 
 class DigitNetwork(nn.Module):
-    """Encoders, and a linear layer on their embeddings side by side.
-
-    Shape:
-        wave: as for ``Embedder``. Returns digit logits [B, 10].
-    """
+    """Encoders, and a linear layer on their embeddings side by side: clips [B, N] -> digit logits [B, 10]."""
 
     def __init__(self, formats: Sequence[str]) -> None:
         super().__init__()
@@ -143,10 +142,9 @@ class DigitNetwork(nn.Module):
 
 
 class LogMelStatistics(nn.Module):
-    """What no training is needed for: mean and standard deviation over time of each log-mel band, as an embedding.
+    """What needs no training: mean and standard deviation over time of each log-mel band, as an embedding.
 
-    Shape:
-        wave: as for ``Embedder``. Returns {"logmel": [B, 128]}.
+    It takes the place of an ``Embedder``: clips [B, N] -> {"logmel": [B, 128]}.
     """
 
     def __init__(self) -> None:
@@ -156,22 +154,6 @@ class LogMelStatistics(nn.Module):
     def forward(self, wave: Tensor) -> dict[str, Tensor]:
         log_mel = self.log_mel(to_float(wave))  # [B, F, T]
         return {"logmel": torch.cat([log_mel.mean(dim=2), log_mel.std(dim=2)], dim=1)}
-
-
-class FilterBank(nn.Conv1d):
-    """A convolution of waveforms with filters that begin as Gabor filters, in a faster form, see ``filter_wave``.
-
-    Shape:
-        wave: [B, N]. Returns [B, count, 1, N // stride + 1].
-    """
-
-    def __init__(self, count: int, size: int, stride: int) -> None:
-        super().__init__(1, count, size, stride=stride, padding=size // 2, bias=False)
-        with torch.no_grad():
-            self.weight.copy_(gabor_filters(count, size).unsqueeze(1))
-
-    def forward(self, wave: Tensor) -> Tensor:
-        return filter_wave(wave, self.weight.squeeze(1), self.stride[0])
 
 
 def filter_wave(wave: Tensor, filters: Tensor, stride: int) -> Tensor:
@@ -204,19 +186,16 @@ def mean_and_max(x: Tensor) -> Tensor:
     return torch.cat([F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)], dim=1).flatten(1)
 
 
-def gabor_filters(count: int, size: int, low: float = 80.0, high: float = 7600.0) -> Tensor:
-    """Sinusoids under Gaussian windows, spaced on the mel scale: [count, size], each of mean 0 and norm 1.
+def gabor_filters(count: int, size: int) -> Tensor:
+    """Sinusoids under Gaussian windows, 80 to 7600 Hz on the mel scale: [count, size], each of mean 0 and norm 1.
 
     A filterbank that starts from them needs fewer clips than a random one. The windows get shorter as the bands get
     wider, as far as ``size`` allows.
 
-    Args:
-        low, high: centre frequencies lie between these, Hz.
-
     Source:
         Zeghidour et al., "LEAF", arXiv:2101.08596, for Gabor filters as a learnable front end.
     """
-    mel_low, mel_high = (2595 * torch.log10(1 + torch.tensor(f) / 700) for f in (low, high))
+    mel_low, mel_high = (2595 * torch.log10(1 + torch.tensor(f) / 700) for f in (80.0, 7600.0))
     edges = 700 * (10 ** (torch.linspace(mel_low, mel_high, count + 2) / 2595) - 1)  # [count + 2], Hz
     centre, bandwidth = edges[1:-1], (edges[2:] - edges[:-2]) / 2  # [count]
     deviation = (1 / (torch.pi * bandwidth)).clamp(max=size / SAMPLE_RATE / 5)  # of the windows, seconds

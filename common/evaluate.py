@@ -5,7 +5,7 @@ Nothing here trains an encoder, and nothing needs Lightning. Axes: n clips, B ba
 
 import copy
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +63,7 @@ def load_embedder(path: str | Path, data: SpokenDigits) -> Embedder:
 
     Arguments and errors are those of ``load_classifier``.
     """
-    return _load(path, "task2.py", "embedder.", lambda weights: Embedder(), data)
+    return _load(path, data, "task2.py", "embedder.")
 
 
 def load_classifier(path: str | Path, data: SpokenDigits | None = None) -> DigitNetwork:
@@ -76,16 +76,10 @@ def load_classifier(path: str | Path, data: SpokenDigits | None = None) -> Digit
         UserError: no such file, no such network in it, weights that are not finite, or a training that included a
             speaker whom ``data`` is going to test.
     """
-
-    def make(weights: dict[str, Tensor]) -> DigitNetwork:
-        return DigitNetwork([name for name in ("1d", "2d") if f"embedder.encoders.{name}.norm1.weight" in weights])
-
-    return _load(path, "task1.py", "network.", make, data)
+    return _load(path, data, "task1.py", "network.")
 
 
-def _load(
-    path: str | Path, script: str, part: str, make: Callable[[dict[str, Tensor]], Any], data: SpokenDigits | None
-) -> Any:
+def _load(path: str | Path, data: SpokenDigits | None, script: str, part: str) -> Any:
     remedy = f"make it with `python {script}` or name another"
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint; {remedy}")
@@ -94,7 +88,8 @@ def _load(
         weights = {key.removeprefix(part): x for key, x in checkpoint["state_dict"].items() if key.startswith(part)}
         if not weights:  # of another task
             raise LookupError(part)
-        network = make(weights)
+        formats = [name for name in ("1d", "2d") if f"embedder.encoders.{name}.norm1.weight" in weights]
+        network = DigitNetwork(formats) if part == "network." else Embedder()
         network.load_state_dict(weights)
         if isinstance(network, DigitNetwork):
             network.temperature = float(checkpoint.get("temperature", 1.0))
@@ -111,30 +106,13 @@ def _load(
     return network.eval()
 
 
-def batches_for(module: nn.Module, loader: Iterable) -> Iterator:
-    """The batches of ``loader``, with ``module`` on their device and in eval mode, whose earlier mode is restored."""
-    was_training = module.training
-    module.eval()
-    try:
-        for batch in loader:
-            module.to(batch[0].device)
-            yield batch
-    finally:
-        module.train(was_training)
-
-
-@torch.inference_mode()
-def embed(embedder: nn.Module, loader: Iterable) -> Embeddings:
-    """Embed every clip of ``loader`` (batches of waveform, digit, speaker), in its order."""
-    parts, digits, speakers = [], [], []
-    for waveform, digit, speaker in batches_for(embedder, loader):
-        parts.append(embedder(waveform))  # {format: [B, D]}
-        digits.append(digit)
-        speakers.append(speaker)
+def embed(embedder: nn.Module, loader: Iterable[Batch]) -> Embeddings:
+    """Embed every clip of ``loader``, in its order."""
+    parts, digit, speaker = _outputs(embedder, loader)
     z = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
     if len(z) > 1:
         z["concat"] = np.hstack(list(z.values()))
-    return Embeddings(z, torch.cat(digits).cpu().numpy(), torch.cat(speakers).cpu().numpy())
+    return Embeddings(z, digit.numpy(), speaker.numpy())
 
 
 def with_statistics_of(embedder: Embedder, loader: Iterable) -> Embedder:
@@ -148,9 +126,8 @@ def with_statistics_of(embedder: Embedder, loader: Iterable) -> Embedder:
     return twin.eval()
 
 
-@torch.inference_mode()
 def predict_digits(
-    classifier: nn.Module, loader: Iterable, change: Callable[[Batch], Batch] | None = None
+    classifier: nn.Module, loader: Iterable[Batch], change: Callable[[Batch], Batch] | None = None
 ) -> Predictions:
     """Classify every clip of ``loader``, in its order.
 
@@ -158,12 +135,22 @@ def predict_digits(
         classifier: waveforms [B, N] -> logits [B, 10].
         change: applied to each batch first, see ``common.conditions``.
     """
-    logits, digits, speakers = [], [], []
-    for batch in batches_for(classifier, loader):
-        logits.append(classifier(change(batch)[0] if change else batch[0]))  # [B, 10]
-        digits.append(batch[1])
-        speakers.append(batch[2])
-    return Predictions(*(torch.cat(parts).cpu() for parts in (logits, digits, speakers)))
+    logits, digit, speaker = _outputs(classifier, map(change, loader) if change else loader)
+    return Predictions(torch.cat(logits).cpu(), digit, speaker)
+
+
+@torch.inference_mode()
+def _outputs(module: nn.Module, loader: Iterable[Batch]) -> tuple[list[Any], Tensor, Tensor]:
+    """What ``module`` returns in eval mode for each batch of waveforms; all digits and speakers, [n] on the CPU."""
+    was_training = module.training
+    module.eval()
+    outputs, digits, speakers = [], [], []
+    for waveform, digit, speaker in loader:
+        outputs.append(module.to(waveform.device)(waveform))
+        digits.append(digit)
+        speakers.append(speaker)
+    module.train(was_training)
+    return outputs, torch.cat(digits).cpu(), torch.cat(speakers).cpu()
 
 
 def classifier_metrics(val: Predictions, test: Predictions, names: Sequence[str]) -> dict:
@@ -211,7 +198,7 @@ def linear_probe(
         names: of the speakers.
 
     Returns:
-        train, val and test accuracy with their intervals, and the chosen ``C``; which clips of ``test`` are right, [n].
+        The chosen ``C``, train and val accuracy, and test accuracy with its interval; which test clips are right, [n].
     """
     sets = {"train": train, "val": val, "test": test}
     probes = {c: _fit_probe(train.z[name], train.digit, c) for c in candidates}

@@ -80,9 +80,9 @@ class DigitClassifier(pl.LightningModule):
 
 
 class FrozenDigitClassifier(DigitClassifier):
-    """Trains the linear layer alone. Its batches begin with (embedding, digit): they were computed once.
+    """Trains the linear layer alone. Its batches begin with (embedding, digit): the embeddings are computed once.
 
-    The encoders stay in eval mode, so that neither their weights nor their BatchNorm statistics move.
+    The encoders get no gradients and stay in eval mode: neither their weights nor their BatchNorm statistics move.
     """
 
     def __init__(self, formats: Sequence[str], lr: float, loss: Loss, optimizer: MakeOptimizer) -> None:
@@ -102,10 +102,6 @@ class FrozenDigitClassifier(DigitClassifier):
         log_mean(self, stage, len(digit), loss=loss, acc=accuracy)
         return loss
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        groups = [{"params": self.network.head.parameters(), "lr": self.lr}]
-        return one_cycle(self.optimizer(groups), self.trainer.estimated_stepping_batches)
-
 
 class ContrastiveModel(pl.LightningModule):
     """Learns from pairs, without labels: the two formats of a clip find each other among the clips of a batch.
@@ -115,9 +111,8 @@ class ContrastiveModel(pl.LightningModule):
 
     Args:
         augmentation: of the training clips; it changes each format by itself.
-        lr: peak learning rate.
+        lr, optimizer: as for ``DigitClassifier``.
         loss: of the projections of the two formats, [B, 64] each.
-        optimizer: makes an optimizer of groups of parameters.
     """
 
     def __init__(
@@ -161,14 +156,10 @@ class ContrastiveModel(pl.LightningModule):
         return one_cycle(self.optimizer(groups), self.trainer.estimated_stepping_batches)
 
 
-def projection_head(out_dim: int = 64) -> nn.Sequential:
+def projection_head() -> nn.Sequential:
     """[B, 128] -> [B, 64]."""
-    return nn.Sequential(
-        nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM),
-        nn.BatchNorm1d(EMBEDDING_DIM),
-        nn.ReLU(),
-        nn.Linear(EMBEDDING_DIM, out_dim),
-    )
+    hidden = EMBEDDING_DIM
+    return nn.Sequential(nn.Linear(EMBEDDING_DIM, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, 64))
 
 
 def log_mean(module: pl.LightningModule, stage: str, clips: int, **means: Tensor) -> None:
@@ -178,11 +169,7 @@ def log_mean(module: pl.LightningModule, stage: str, clips: int, **means: Tensor
 
 
 def one_cycle(optimizer: Optimizer, steps: float) -> OptimizerLRScheduler:
-    """The optimizer with a learning rate that rises to the ``lr`` of each group and falls to zero (arXiv:1708.07120).
-
-    Args:
-        steps: of the whole training.
-    """
+    """The optimizer with learning rates that rise to the ``lr`` of each group and fall to zero (arXiv:1708.07120)."""
     if not 0 < steps < float("inf"):  # a training without an end has no cycle
         return {"optimizer": optimizer}
     schedule = OneCycleLR(

@@ -45,10 +45,8 @@ def fit(
     folder = run.folder / checkpoints
     last = folder / "last.ckpt"
     history = History(folder / "history.csv", label, run.record)
-    finished = resuming = run.settings.resume and last.is_file()
-    if resuming:
-        finished = history.restore(last, run)
-    if not finished:
+    resuming = run.settings.resume and last.is_file()
+    if not (resuming and history.restore(last, run)):
         trainer = _make_trainer(run, data, folder, history)
         train, val = data.train_dataloader(epoch=len(history.epochs)), data.val_dataloader()
         trainer.fit(module, train, val, ckpt_path=last if resuming else None, weights_only=True)
@@ -122,7 +120,6 @@ class History(Callback):
 
     An epoch is a dict of epoch (from 1), train_loss, val_loss, where there are labels also train_acc and val_acc, lr
     (of the last step) and seconds. An epoch whose loss is not finite ends the training with an error, unsaved.
-
     Checkpoints also get the ``record`` of the run, and whether the training has ended.
     """
 
@@ -139,8 +136,7 @@ class History(Callback):
         """
         try:
             checkpoint = torch.load(last, map_location="cpu", weights_only=True)
-            self.load_state_dict(checkpoint["callbacks"]["History"])
-            earlier, finished = checkpoint["run"], checkpoint["finished"]
+            self.epochs, earlier, finished = (checkpoint[key] for key in ("history", "run", "finished"))
         except Exception as error:  # a file that is not a checkpoint fails in as many ways as there are files
             raise UserError(f"--resume: {last} cannot be read; start anew without --resume") from error
         run.refuse_other_run(last, earlier)
@@ -168,14 +164,8 @@ class History(Callback):
         say(line, trainer.print)  # above Lightning's progress bar
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["run"] = self.record
+        checkpoint["history"], checkpoint["run"] = self.epochs, self.record
         checkpoint["finished"] = trainer.should_stop or trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"epochs": self.epochs}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epochs = list(state["epochs"])
 
 
 class _Checkpoint(ModelCheckpoint):
