@@ -39,12 +39,11 @@ def clip_of_each_digit(data: SpokenDigits) -> Batch:
 
 @torch.no_grad()
 def explain(model: nn.Module, batch: Batch) -> Explanation:
-    """Explain a digit classifier, waveforms [B, N] to logits [B, digits]. Its mode stays as it was."""
-    wave, digit, was_training = to_float(batch.waveform), batch.digit, model.training
+    """Explain a digit classifier, waveforms [B, N] to logits [B, digits]; it is left in eval mode."""
+    wave, digit = to_float(batch.waveform), batch.digit
     model.to(wave.device).eval()
-    drop = occlusion(model, wave, digit)
-    parts = digit, LogMel().to(wave.device)(wave), probability(model, wave, digit), drop
-    model.train(was_training)
+    log_mel = LogMel().to(wave.device)(wave)
+    parts = digit, log_mel, probability(model, wave, digit), occlusion(model, wave, digit)
     return Explanation(*(part.cpu().numpy() for part in parts))
 
 
@@ -55,11 +54,10 @@ def occlusion(model: nn.Module, wave: Tensor, digit: Tensor) -> Tensor:
         Zeiler and Fergus, "Visualizing and understanding convolutional networks", arXiv:1311.2901.
     """
     bands, gates = split_regions(wave)
-    before, drops = probability(model, wave, digit), []
-    for band in bands.unbind(dim=1):  # [B, N]
-        for gate in gates:  # [N]
-            drops.append(before - probability(model, wave - band * gate, digit))
-    return torch.stack(drops, dim=1).unflatten(1, (GROUPS, len(gates)))
+    regions = (band * gate for band in bands.unbind(dim=1) for gate in gates)  # [B, N] each
+    left = [probability(model, wave - region, digit) for region in regions]
+    drop = probability(model, wave, digit)[:, None] - torch.stack(left, dim=1)
+    return drop.unflatten(1, (GROUPS, len(gates)))
 
 
 def probability(model: nn.Module, wave: Tensor, digit: Tensor) -> Tensor:
