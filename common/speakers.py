@@ -146,6 +146,7 @@ def verify(scores: np.ndarray, speaker: np.ndarray) -> tuple[float | None, list[
         return None, None
     # These thresholds are enough: between two of them the false rejects change by no more than 0.001.
     thresholds = np.quantile(scores[speaker[:, None] == names], np.linspace(0, 1, 1001))
+    thresholds = np.append(thresholds, np.nextafter(thresholds[-1], np.inf))  # the last one rejects all target trials
     pairs = np.zeros((speakers, speakers, len(thresholds)))  # share of trials accepted: who asks, model, threshold
     for i, name in enumerate(names):
         for j, column in enumerate(np.sort(scores[speaker == name], axis=0).T):
@@ -167,8 +168,7 @@ def equal_error_rate(false: np.ndarray, true: np.ndarray, speakers: int) -> floa
         false, true: [thresholds] weight of the non-target and target trials that are accepted; 1 for each pair of
             speakers and for each speaker at most.
     """
-    accepts = np.append(false / (speakers * (speakers - 1)), 0)  # at the end, all are rejected
-    rejects = np.append(1 - true / speakers, 1)
+    accepts, rejects = false / (speakers * (speakers - 1)), 1 - true / speakers
     return float(np.interp(0, rejects - accepts, rejects))
 
 

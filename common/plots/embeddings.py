@@ -76,9 +76,8 @@ def _scatter(
             written = np.vstack([written, middle])
             text = axes.annotate(str(label), middle, (0, side + 4), textcoords="offset points", ha="center")
             text.set(fontsize=side + 8, fontweight="bold", path_effects=[withStroke(linewidth=3, foreground="white")])
-        axes.scatter(
-            points[:, 0], points[:, 1], size, color=color, marker=marker, alpha=0.8, linewidths=0, label=names[label]
-        )
+        x, y = points.T
+        axes.scatter(x, y, size, color=color, marker=marker, alpha=0.8, linewidths=0, label=names[label])
     axes.margins(0.08)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xticks=[], yticks=[])  # t-SNE's coordinates have no meaning

@@ -36,8 +36,8 @@ def draw_learned(path: Path, filters: Tensor, explained: dict[str, Explanation],
 def _draw_occlusion(figure: SubFigure, explained: dict[str, Explanation]) -> None:
     """Draw a row with a clip of each digit, and a row for each model with what its probability loses where."""
     clips = next(iter(explained.values()))
-    plain = {"frame_on": False, "xticks": []}
-    grid = figure.subplots(1 + len(explained), len(clips.digit), squeeze=False, sharey=True, subplot_kw=plain)
+    shape = 1 + len(explained), len(clips.digit)
+    grid = figure.subplots(*shape, squeeze=False, sharey=True, subplot_kw={"xticks": []})
     place: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": (0, 1, *_mel(np.array(MEL_RANGE)))}
     for axes, digit, log_mel in zip(grid[0], clips.digit, clips.log_mel, strict=True):
         axes.imshow(log_mel, cmap="Greys", vmin=-1, vmax=4, **place)
@@ -54,6 +54,7 @@ def _draw_occlusion(figure: SubFigure, explained: dict[str, Explanation]) -> Non
         axes.set_ylabel(model_name(name), fontsize=11, fontweight="bold")
     for axes in grid.flat:
         axes.tick_params(length=0)
+        axes.spines[:].set(visible=True, color="0.85")  # clips end in silence, which is white
     what = "Clips of one second; the probability of the digit, and what is left of it without its most important region"
     figure.suptitle(what, x=0.01, ha="left", fontsize=10)
     handles = [Patch(color=ORANGE, label="occlusion hurts"), Patch(color=BLUE, label="occlusion helps")]
