@@ -39,30 +39,24 @@ def clip_of_each_digit(data: SpokenDigits) -> Batch:
 
 @torch.no_grad()
 def explain(model: nn.Module, batch: Batch) -> Explanation:
-    """Explain a digit classifier, waveforms [B, N] to logits [B, digits]; it is left in eval mode."""
-    wave, digit = to_float(batch.waveform), batch.digit
-    model.to(wave.device).eval()
-    log_mel = LogMel().to(wave.device)(wave)
-    parts = digit, log_mel, probability(model, wave, digit), occlusion(model, wave, digit)
-    return Explanation(*(part.cpu().numpy() for part in parts))
-
-
-def occlusion(model: nn.Module, wave: Tensor, digit: Tensor) -> Tensor:
-    """How much the probability of the true digit drops when one region is silent: [B, N], [B] -> [B, G, S].
+    """Explain a digit classifier, waveforms [B, N] to logits [B, digits]; it is left in eval mode.
 
     Source:
         Zeiler and Fergus, "Visualizing and understanding convolutional networks", arXiv:1311.2901.
     """
+    wave, digit = to_float(batch.waveform), batch.digit
+    model.to(wave.device).eval()
+
+    def probability(clips: Tensor) -> Tensor:
+        return model(clips).softmax(dim=1).gather(1, digit[:, None])[:, 0]  # [B] of the true digit
+
     bands, gates = split_regions(wave)
     regions = (band * gate for band in bands.unbind(dim=1) for gate in gates)  # [B, N] each
-    left = [probability(model, wave - region, digit) for region in regions]
-    drop = probability(model, wave, digit)[:, None] - torch.stack(left, dim=1)
-    return drop.unflatten(1, (GROUPS, len(gates)))
-
-
-def probability(model: nn.Module, wave: Tensor, digit: Tensor) -> Tensor:
-    """What a model gives the true digit: [B, N], [B] -> [B]."""
-    return model(wave).softmax(dim=1).gather(1, digit[:, None])[:, 0]
+    occluded = torch.stack([probability(wave - region) for region in regions], dim=1)  # [B, G * S]
+    before = probability(wave)
+    drop = (before[:, None] - occluded).unflatten(1, (GROUPS, len(gates)))
+    parts = digit, LogMel().to(wave.device)(wave), before, drop
+    return Explanation(*(part.cpu().numpy() for part in parts))
 
 
 def split_regions(wave: Tensor) -> tuple[Tensor, Tensor]:

@@ -104,8 +104,8 @@ def test_a_telephone_passes_its_band_alone():
 
 
 def test_each_clip_has_a_microphone_of_its_own():
-    noise = np.random.default_rng(0).standard_normal(RATE) * 3000
-    clips = Examples(np.tile(noise.astype(np.int16), (12, 1)), np.zeros(12, int), np.zeros(12, int), np.arange(12))
+    noise = (np.random.default_rng(0).standard_normal(RATE) * 3000).astype(np.int16)
+    clips = Examples(np.tile(noise, (12, 1)), np.zeros(12, int), np.zeros(12, int), np.arange(12))
     power = np.abs(np.fft.rfft(changed(clips, "microphone"))).reshape(12, -1)[:, 1:] ** 2
     bands = power.reshape(12, 40, 200).mean(axis=2)  # of 200 Hz
     gains = 10 * np.log10(bands / bands.mean(axis=1, keepdims=True))

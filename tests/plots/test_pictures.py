@@ -95,7 +95,7 @@ def test_each_task_draws_its_own_accuracies(tmp_path, drawn):
     assert shown[2:] == [["0.600"] * 2 + ["0.200"] * 2], "without other digits there is no picture"
 
 
-def test_extreme_results_can_be_drawn(tmp_path, drawn):
+def test_extreme_results_can_be_drawn_and_a_picture_that_cannot_be_written_is_a_user_error(tmp_path, drawn):
     draw_learning_curves(tmp_path / "one_epoch.png", LOSSES[:1], *TITLES)
     for true in (np.arange(1), np.arange(100)):
         draw_confusion(tmp_path / "confusion.png", true, true, *TITLES, 2 * NUMBERS)
@@ -103,9 +103,6 @@ def test_extreme_results_can_be_drawn(tmp_path, drawn):
     for z in (np.zeros((9, 8)), np.eye(8)[:2], np.eye(8)[:5]):
         colorings = {"digit": (np.arange(len(z)), "0123456789")}
         draw_embeddings(tmp_path / "few.png", {"1d": tsne(z, max(1.0, (len(z) - 1) / 3), 0)}, colorings, "")
-
-
-def test_a_picture_that_cannot_be_written_is_an_error_of_one_line(tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UserError, match=r"folder\.png: cannot be written"):
         draw_learning_curves(tmp_path / "folder.png", LOSSES, *TITLES)
