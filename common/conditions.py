@@ -1,9 +1,9 @@
 """Conditions that test clips are heard under: noise, other voices, rooms, the band of a telephone, microphones.
 
-They are made by other methods than in training's augmentation (``common.augmentation``): the voices are those of test
-speakers, rooms come from the image-source method, the telephone is a filter in time. Only white noise is one of the
-colours of training's noise, and a microphone a smooth random curve as training's equaliser is, though of other shapes.
-All random numbers have a seed of their own. Axes: N samples at 16 kHz, K frequencies.
+They are made by other methods than in training (``common.augmentation``): the voices are those of test speakers, rooms
+come from the image-source method, the telephone is a filter in time. Only white noise is one of the colours of
+training's noise, and microphones are smooth curves as in training, though of other shapes.
+Axes: N samples at 16 kHz, K frequencies.
 """
 
 import functools
@@ -21,8 +21,7 @@ if TYPE_CHECKING:  # not when it runs: synthetic speech, which common.data can r
 
 Condition = Callable[["Batch"], "Batch"]
 
-VOICES = 6  # of babble
-ROOMS = 16  # different ones in a condition
+VOICES, ROOMS = 6, 16  # of babble, and of a reverberation time
 TELEPHONE = (300.0, 3400.0)  # Hz
 SOUND_SPEED = 343.0  # m/s
 FRAME = 400  # samples, 25 ms
@@ -32,8 +31,8 @@ ACTIVE = 1e-3  # frames within 30 dB of the loudest one are speech
 def conditions(clips: "Examples") -> dict[str, Condition]:
     """The conditions by the keys that their results have, such as ``white_20db``.
 
-    Each counts the clips that it gets and draws anew for each. So every model is tested on the same sounds, whatever
-    the size of the batches, if each gets fresh conditions and the batches of ``clips`` in order.
+    Each draws anew for every clip, seeded by how many it has changed: models that get fresh conditions and the clips in
+    the same order are tested on the same sounds, whatever the size of the batches.
     """
     noise = {f"white_{snr}db": functools.partial(add_white_noise, snr_db=snr) for snr in (20, 10, 0)}
     babble = {f"babble_{snr}db": functools.partial(add_babble, clips=clips, snr_db=snr) for snr in (20, 10)}
@@ -43,7 +42,7 @@ def conditions(clips: "Examples") -> dict[str, Condition]:
 
 
 def other_microphones() -> Condition:
-    """Each clip over a microphone of its own, see ``change_microphone``."""
+    """The condition of task 4: each clip over a microphone of its own."""
     return _condition(change_microphone)
 
 
@@ -155,16 +154,16 @@ def room_response(seconds: float, size: np.ndarray, talker: np.ndarray, listener
     reflection = -np.exp(-0.5 * 0.161 * size.prod() / (surface * 0.8 * seconds))
     reach = seconds * SOUND_SPEED  # metres
     along, bounces = [], []  # for each axis: distances of the images from the listener, and their reflections
-    for axis in range(3):
-        orders = np.arange(-int(reach / size[axis] / 2) - 1, int(reach / size[axis] / 2) + 2)
-        same, mirrored = 2 * orders * size[axis] + talker[axis], 2 * orders * size[axis] - talker[axis]
-        along.append(np.concatenate([same, mirrored]) - listener[axis])
-        bounces.append(np.concatenate([np.abs(2 * orders), np.abs(2 * orders - 1)]))
+    for length, source, ear in zip(size, talker, listener, strict=True):
+        orders = 2 * np.arange(-int(reach / length / 2) - 1, int(reach / length / 2) + 2)
+        along.append(np.concatenate([orders * length + source, orders * length - source]) - ear)
+        bounces.append(np.abs(np.concatenate([orders, orders - 1])))
     x, y, z = np.ix_(*(part**2 for part in along))
     distance = np.sqrt(x + y + z)  # [images along x, y, z]
     i, j, k = np.ix_(*bounces)
     near = distance < reach
     distance, count = distance[near], (i + j + k)[near]
     delay = ((distance - distance.min()) / SOUND_SPEED * SAMPLE_RATE).round().astype(int)
-    response = np.bincount(delay, reflection**count / distance)
-    return np.pad(response, (0, max(0, round(seconds * SAMPLE_RATE) - len(response))))[: round(seconds * SAMPLE_RATE)]
+    taps = round(seconds * SAMPLE_RATE)
+    response = np.bincount(delay, reflection**count / distance, minlength=taps)
+    return response[:taps]

@@ -13,7 +13,7 @@ from scipy.special import betaincinv, stdtrit
 
 
 def accuracy_ci95(correct: np.ndarray, speaker: np.ndarray) -> list[float]:
-    """The 95% interval of the accuracy of ``correct`` [n] (bool), said by ``speaker`` [n]; near 100%, too.
+    """The 95% interval of the accuracy of ``correct`` [n] (bool), said by ``speaker`` [n].
 
     It is that of Clopper and Pearson for as many independent clips as would vary like the speakers: n / design effect,
     at most n, and fewer as the speakers are few. Where all clips are right, or all wrong, nothing shows how alike those
@@ -36,13 +36,13 @@ def accuracy_ci95(correct: np.ndarray, speaker: np.ndarray) -> list[float]:
 def jackknife_ci95(estimate: float, without: np.ndarray, bounds: tuple[float, float]) -> list[float]:
     """The 95% interval of ``estimate`` from the estimates ``without`` each of the speakers, [S], by Student's t.
 
-    It lies within ``bounds``, and is all of them where an estimate is missing (NaN).
+    It lies within ``bounds``.
     """
     speakers = len(without)
-    if speakers == 1 or np.isnan(without).any():
+    if speakers == 1:
         return [float(bound) for bound in bounds]
     reach = stdtrit(speakers - 1, 0.975) * np.sqrt((speakers - 1) * np.var(without))
-    return [float(max(estimate - reach, bounds[0])), float(min(estimate + reach, bounds[1]))]
+    return np.clip([estimate - reach, estimate + reach], *bounds).tolist()
 
 
 def accuracy_metrics(

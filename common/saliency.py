@@ -39,32 +39,24 @@ def clip_of_each_digit(data: SpokenDigits) -> Batch:
 
 @torch.no_grad()
 def explain(model: nn.Module, batch: Batch) -> Explanation:
-    """Explain a digit classifier, waveforms [B, N] to logits [B, digits]. Its mode stays as it was."""
-    wave, digit, was_training = to_float(batch.waveform), batch.digit, model.training
-    model.to(wave.device).eval()
-    drop = occlusion(model, wave, digit)
-    parts = digit, LogMel().to(wave.device)(wave), probability(model, wave, digit), drop
-    model.train(was_training)
-    return Explanation(*(part.cpu().numpy() for part in parts))
-
-
-def occlusion(model: nn.Module, wave: Tensor, digit: Tensor) -> Tensor:
-    """How much the probability of the true digit drops when one region is silent: [B, N], [B] -> [B, G, S].
+    """Explain a digit classifier, waveforms [B, N] to logits [B, digits]; it is left in eval mode.
 
     Source:
         Zeiler and Fergus, "Visualizing and understanding convolutional networks", arXiv:1311.2901.
     """
+    wave, digit = to_float(batch.waveform), batch.digit
+    model.to(wave.device).eval()
+
+    def probability(clips: Tensor) -> Tensor:
+        return model(clips).softmax(dim=1).gather(1, digit[:, None])[:, 0]  # [B] of the true digit
+
     bands, gates = split_regions(wave)
-    before, drops = probability(model, wave, digit), []
-    for band in bands.unbind(dim=1):  # [B, N]
-        for gate in gates:  # [N]
-            drops.append(before - probability(model, wave - band * gate, digit))
-    return torch.stack(drops, dim=1).unflatten(1, (GROUPS, len(gates)))
-
-
-def probability(model: nn.Module, wave: Tensor, digit: Tensor) -> Tensor:
-    """What a model gives the true digit: [B, N], [B] -> [B]."""
-    return model(wave).softmax(dim=1).gather(1, digit[:, None])[:, 0]
+    regions = (band * gate for band in bands.unbind(dim=1) for gate in gates)  # [B, N] each
+    occluded = torch.stack([probability(wave - region) for region in regions], dim=1)  # [B, G * S]
+    before = probability(wave)
+    drop = (before[:, None] - occluded).unflatten(1, (GROUPS, len(gates)))
+    parts = digit, LogMel().to(wave.device)(wave), before, drop
+    return Explanation(*(part.cpu().numpy() for part in parts))
 
 
 def split_regions(wave: Tensor) -> tuple[Tensor, Tensor]:

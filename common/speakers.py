@@ -38,7 +38,7 @@ class DigitRemover(TransformerMixin, BaseEstimator):
         self.C, self.power = C, power
 
     def fit(self, z: np.ndarray, digit: np.ndarray) -> "DigitRemover":
-        """Learn from embeddings [n, D] of the digits [n]; n must be at least 2."""
+        """Learn from embeddings [n, D] of the digits [n]."""
         self.means_ = np.stack([z[digit == each].mean(axis=0, dtype=float) for each in np.unique(digit)])  # [digits, D]
         regression = LogisticRegression(C=self.C, max_iter=2000) if len(self.means_) > 1 else DummyClassifier()
         with threadpool_limits(1, user_api="blas"):  # its products are small: threads would wait for each other
@@ -74,15 +74,14 @@ class Answers(NamedTuple):
 def recognise(
     clean: np.ndarray, changed: np.ndarray, digit: np.ndarray, speaker: np.ndarray, k: int, seed: int
 ) -> dict[str, Answers]:
-    """Identify and verify speakers by the digits that were enrolled and by others, over the same channel and others.
+    """Identify and verify speakers in four conditions.
+
+    They are "test", "text_independent" (other digits than enrolled), "mismatch" (queries over other microphones) and
+    "mismatch_text_independent". Other digits are missing where no speaker said some of 0 to 4 and some of 5 to 9.
 
     Args:
         clean, changed: embeddings [n, D] of the test clips, and of the same clips over other microphones.
         digit, speaker: [n] labels.
-
-    Returns:
-        {"test", "text_independent" (other digits), "mismatch" (queries over other microphones),
-        "mismatch_text_independent"}; other digits are missing where no speaker said some of 0 to 4 and of 5 to 9.
 
     Raises:
         UserError: no speaker has two clips.
@@ -117,7 +116,7 @@ def ask(enrolment: np.ndarray, query: np.ndarray, speaker: np.ndarray, passes: l
     A speaker's model is the mean of the enrolled embeddings, each of length 1.
 
     Args:
-        enrolment, query: embeddings [n, D] of the same clips over both channels; ``passes`` says which are used.
+        enrolment, query: embeddings [n, D] of the same clips over both channels.
     """
     predicted, scores = [], []
     for enrolled, queried in passes:
@@ -142,29 +141,23 @@ def verify(scores: np.ndarray, speaker: np.ndarray) -> tuple[float | None, list[
     Returns:
         the equal error rate and its interval over speakers; ``None`` for one speaker.
     """
-    speakers = scores.shape[1]
+    names, speakers = np.unique(speaker), scores.shape[1]
     if speakers == 1:
         return None, None
-    own = np.unique(speaker, return_inverse=True)[1]  # [q] columns of the target trials
-    target = own[:, None] == np.arange(speakers)  # [q, S]
-    weight = np.broadcast_to(1 / np.bincount(own)[own, None], scores.shape)  # a speaker's queries add up to 1
     # These thresholds are enough: between two of them the false rejects change by no more than 0.001.
-    thresholds = np.quantile(scores[target], np.linspace(0, 1, 1001))
-    passed = np.searchsorted(thresholds, scores, side="right")  # [q, S] how many thresholds accept the trial
-
-    def accepted(of: np.ndarray, trials: np.ndarray) -> np.ndarray:
-        """The weight of each speaker's ``trials`` [q, S] that each threshold accepts: [S, thresholds]."""
-        table = np.zeros((speakers, len(thresholds) + 1))
-        np.add.at(table, (np.broadcast_to(of, scores.shape)[trials], passed[trials]), weight[trials])
-        return table[:, :0:-1].cumsum(axis=1)[:, ::-1]
-
-    targets = accepted(own[:, None], target)
-    others = accepted(own[:, None], ~target) + accepted(np.arange(speakers), ~target)  # as query, and as model
-    eer = equal_error_rate(others.sum(axis=0) / 2, targets.sum(axis=0), speakers)
+    thresholds = np.quantile(scores[speaker[:, None] == names], np.linspace(0, 1, 1001))
+    thresholds = np.append(thresholds, np.nextafter(thresholds[-1], np.inf))  # the last one rejects all target trials
+    pairs = np.zeros((speakers, speakers, len(thresholds)))  # share of trials accepted: who asks, model, threshold
+    for i, name in enumerate(names):
+        for j, column in enumerate(np.sort(scores[speaker == name], axis=0).T):
+            pairs[i, j] = 1 - np.searchsorted(column, thresholds) / len(column)
+    targets = pairs.diagonal().T.copy()  # [S, thresholds]
+    pairs[np.diag_indices(speakers)] = 0  # the non-target trials remain
+    others, false, true = pairs.sum(axis=0) + pairs.sum(axis=1), pairs.sum(axis=(0, 1)), targets.sum(axis=0)
+    eer = equal_error_rate(false, true, speakers)
     if speakers == 2:  # without one of them, there are no non-target trials
         return eer, [0.0, 1.0]
-    left = zip(others.sum(axis=0) / 2 - others, targets.sum(axis=0) - targets, strict=True)
-    without = [equal_error_rate(false, true, speakers - 1) for false, true in left]
+    without = [equal_error_rate(false - others[i], true - targets[i], speakers - 1) for i in range(speakers)]
     return eer, jackknife_ci95(eer, np.array(without), (0, 1))
 
 
@@ -175,8 +168,7 @@ def equal_error_rate(false: np.ndarray, true: np.ndarray, speakers: int) -> floa
         false, true: [thresholds] weight of the non-target and target trials that are accepted; 1 for each pair of
             speakers and for each speaker at most.
     """
-    accepts = np.append(false / (speakers * (speakers - 1)), 0)  # at the end, all are rejected
-    rejects = np.append(1 - true / speakers, 1)
+    accepts, rejects = false / (speakers * (speakers - 1)), 1 - true / speakers
     return float(np.interp(0, rejects - accepts, rejects))
 
 
@@ -193,7 +185,7 @@ def metrics(answers: Mapping[str, Answers], names: Sequence[str]) -> dict:
 
 
 def minus(answers: Mapping[str, Answers], control: Mapping[str, Answers], name: str) -> dict:
-    """How much more accurate other digits are identified than by a control, see ``common.intervals.compare``."""
+    """How much more accurately other digits are identified than by a control, see ``common.intervals.compare``."""
     results: dict = {}
     for condition, prefix in (("text_independent", "minus"), ("mismatch_text_independent", "mismatch_minus")):
         if condition in answers:

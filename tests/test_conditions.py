@@ -28,35 +28,33 @@ def changed(clips, key, size=5) -> np.ndarray:
     return np.concatenate([condition(batch).waveform.numpy() for batch in batches(clips, size)]) / 32768
 
 
-def powers(waves: np.ndarray) -> np.ndarray:
-    return np.array([active_power(wave) for wave in waves])
-
-
 def split(clips, key) -> tuple[np.ndarray, np.ndarray]:
     """The clean and the added part of each clip; the clean part is known up to its level."""
     clean, whole = clips.inputs / 32768, changed(clips, key)
     quiet = np.ones(RATE, dtype=bool)
     quiet[4000:12_000] = False
-    levels = [np.sqrt(max((w[~quiet] ** 2).mean() - (w[quiet] ** 2).mean(), 0) / (c[~quiet] ** 2).mean())
-              for w, c in zip(whole, clean, strict=True)]  # fmt: skip
-    signal = clean * np.array(levels)[:, None]
+    speech = (whole[:, ~quiet] ** 2).mean(axis=1) - (whole[:, quiet] ** 2).mean(axis=1)  # power, [clips]
+    signal = clean * np.sqrt(speech.clip(min=0) / (clean[:, ~quiet] ** 2).mean(axis=1))[:, None]
     return signal, whole - signal
+
+
+def ratio_db(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    return 10 * np.log10([active_power(one) / active_power(other) for one, other in zip(signal, noise, strict=True)])
 
 
 @pytest.mark.parametrize("snr_db", [20, 10, 0])
 def test_white_noise_is_white_and_as_far_below_the_speech_as_asked(clips, snr_db):
     signal, noise = split(clips, f"white_{snr_db}db")
-    ratio = 10 * np.log10(powers(signal) / (noise[:, :4000] ** 2).mean(axis=1))
-    assert np.abs(ratio - snr_db).max() < 1.0 and abs(ratio.mean() - snr_db) < 0.3
     part = noise[:, :4000]
+    ratio = ratio_db(signal, part)
+    assert np.abs(ratio - snr_db).max() < 1.0 and abs(ratio.mean() - snr_db) < 0.3
     assert abs((part[:, 1:] * part[:, :-1]).mean() / (part**2).mean()) < 0.05
 
 
 @pytest.mark.parametrize("snr_db", [20, 10])
 def test_babble_is_made_of_other_speakers_and_as_far_below_the_speech_as_asked(clips, snr_db):
     signal, babble = split(clips, f"babble_{snr_db}db")
-    ratio = 10 * np.log10(powers(signal) / powers(babble))
-    assert np.abs(ratio - snr_db).max() < 3
+    assert np.abs(ratio_db(signal, babble) - snr_db).max() < 3
     clips.inputs[3:] = 0  # all but the first speaker are silent
     own = changed(clips, f"babble_{snr_db}db")[:3]
     for row in range(3):
@@ -65,13 +63,9 @@ def test_babble_is_made_of_other_speakers_and_as_far_below_the_speech_as_asked(c
 
 @pytest.mark.parametrize("key", ["white_10db", "babble_10db", "reverb_600ms", "telephone", "microphone"])
 def test_every_model_is_tested_on_the_same_sounds_and_none_is_cut(clips, key):
-    before, random = clips.inputs.copy(), torch.get_rng_state()
-    first, again = changed(clips, key), changed(clips, key)
-    assert np.array_equal(first, again) and np.array_equal(before, clips.inputs)
+    first = changed(clips, key)
     assert np.array_equal(first, changed(clips, key, size=12)), "the size of the batches has no influence"
-    assert np.abs(first).max() < 0.98 and torch.equal(torch.get_rng_state(), random)
-    different = first - clips.inputs / 32768 * np.abs(first).max() / np.abs(clips.inputs / 32768).max()
-    assert different.std() > 1e-3
+    assert np.abs(first).max() < 0.98 and np.abs(np.corrcoef(first[0], clips.inputs[0])[0, 1]) < 0.999
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.6])
@@ -110,8 +104,8 @@ def test_a_telephone_passes_its_band_alone():
 
 
 def test_each_clip_has_a_microphone_of_its_own():
-    noise = np.random.default_rng(0).standard_normal(RATE) * 3000
-    clips = Examples(np.tile(noise.astype(np.int16), (12, 1)), np.zeros(12, int), np.zeros(12, int), np.arange(12))
+    noise = (np.random.default_rng(0).standard_normal(RATE) * 3000).astype(np.int16)
+    clips = Examples(np.tile(noise, (12, 1)), np.zeros(12, int), np.zeros(12, int), np.arange(12))
     power = np.abs(np.fft.rfft(changed(clips, "microphone"))).reshape(12, -1)[:, 1:] ** 2
     bands = power.reshape(12, 40, 200).mean(axis=2)  # of 200 Hz
     gains = 10 * np.log10(bands / bands.mean(axis=1, keepdims=True))

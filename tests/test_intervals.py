@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from common.intervals import accuracy_ci95, accuracy_metrics, compare, jackknife_ci95
+from common.intervals import accuracy_ci95, accuracy_metrics, compare
 
 
 def experiment(rng, speakers: int, error_rate: float) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +33,7 @@ def test_the_interval_of_an_accuracy_covers_the_truth(speakers, error_rate):
     assert covered.mean() > 0.86 and (intervals[:, 0] < intervals[:, 1]).all()
 
 
-@pytest.mark.parametrize("speakers", [3, 5, 13, 20, 60])
+@pytest.mark.parametrize("speakers", [3, 13, 60])
 def test_the_interval_of_a_difference_covers_the_truth_in_about_95_of_100_experiments(speakers):
     rng, covered = np.random.default_rng(speakers), []
     for _ in range(400):
@@ -65,7 +65,6 @@ def test_no_errors_and_nothing_but_errors_still_have_an_interval_and_one_speaker
     assert accuracy_ci95(np.zeros(585, dtype=bool), speaker) == pytest.approx([0, 1 - low])
     assert accuracy_ci95(np.ones(9, dtype=bool), np.zeros(9)) == [0, 1]
     assert compare(np.ones(9, dtype=bool), np.ones(9), np.zeros(9), "other")["over_other_ci95"] == [-1, 1]
-    assert jackknife_ci95(0.1, np.array([0.1, np.nan]), (0, 1)) == [0, 1]
 
 
 def test_models_are_compared_on_the_same_clips_without_one_speaker_after_the_other():

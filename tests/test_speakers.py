@@ -17,9 +17,6 @@ def spoken(speakers: int, clips: int, noise: float | np.ndarray) -> tuple[np.nda
     return centres[speaker] + noise * rng.normal(size=(len(speaker), 8)), np.arange(len(speaker)) % 10, speaker
 
 
-# --- who is enrolled and who is queried
-
-
 @pytest.mark.parametrize("repetitions", [1, 2, 5])
 def test_clips_are_enrolled_or_queried_never_both(repetitions):
     digit, speaker = np.tile(np.repeat(np.arange(10), repetitions), 7), np.repeat(np.arange(7), 10 * repetitions)
@@ -51,9 +48,6 @@ def test_the_script_changes_the_microphones_of_the_test_clips_alone(tone_data):
     assert digit.tolist() == tone_data.examples["test"].digit[: len(digit)].tolist()
 
 
-# --- identification
-
-
 def nearest(z: np.ndarray, speaker: np.ndarray, enrolled: np.ndarray, query: np.ndarray) -> int:
     """The speaker for whom the nearest enrolled clips vote, each with the inverse of its distance."""
     distances, votes = [], dict.fromkeys(speaker, 0.0)
@@ -74,8 +68,6 @@ def test_queries_are_identified_by_their_nearest_neighbours_in_angle():
     assert answers.speaker.tolist() == speaker[queried].tolist() and 0.5 < answers.correct.mean() < 1
     both = ask(z, z, speaker, [(enrolled, queried), (queried, enrolled)], K)
     assert both.predicted[:40].tolist() == answers.predicted.tolist() and len(both.correct) == 80
-    one = ask(z, z, speaker, [(enrolled, queried[:1])], K)
-    assert one.predicted[0] == answers.predicted[0], "queries have no influence on each other"
 
 
 def test_another_channel_changes_the_results_of_its_queries_alone():
@@ -90,23 +82,15 @@ def test_another_channel_changes_the_results_of_its_queries_alone():
     assert difference["minus_noise"] == 0 and difference["mismatch_minus_noise"] == pytest.approx(one[key] - other[key])
 
 
-# --- verification
-
-
-def naive_rates(scores: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False accepts and rejects at each threshold, where each speaker and each ordered pair counts the same."""
+def naive_eer(scores: np.ndarray, own: np.ndarray) -> float:
+    """Where false accepts and rejects are equal, if each speaker and each ordered pair of speakers counts the same."""
     own, accepts, rejects = np.unique(own, return_inverse=True)[1], [], []
     for threshold in [*np.unique(scores), np.inf]:
         pairs = np.array([[(scores[own == a, b] >= threshold).mean() for b in np.unique(own)] for a in np.unique(own)])
         different = ~np.eye(len(pairs), dtype=bool)
         accepts.append(pairs[different].mean())
         rejects.append(1 - np.diag(pairs).mean())
-    return np.array(accepts), np.array(rejects)
-
-
-def naive_eer(scores: np.ndarray, own: np.ndarray) -> float:
-    accepts, rejects = naive_rates(scores, own)
-    return float(np.interp(0, rejects - accepts, rejects))
+    return float(np.interp(0, np.subtract(rejects, accepts), rejects))
 
 
 def test_verification_compares_each_query_with_the_mean_of_each_speakers_embeddings():
@@ -119,11 +103,8 @@ def test_verification_compares_each_query_with_the_mean_of_each_speakers_embeddi
         for name in range(5):
             model = np.mean([z[i] / np.linalg.norm(z[i]) for i in enrolled if speaker[i] == name], axis=0)
             scores[row, name] = z[clip] @ model / np.linalg.norm(z[clip]) / np.linalg.norm(model)
-    found = ask(z, z, speaker, [(enrolled, queried)], K).verification
+    found = ask(z, z, speaker, [(enrolled, queried)], K)
     assert found.eer == pytest.approx(naive_eer(scores, speaker[queried]), abs=1e-6) and 0.1 < found.eer < 0.45
-    accepts, rejects = naive_rates(scores, speaker[queried])
-    area = np.trapezoid(found.false_rejects, -found.false_accepts)
-    assert area == pytest.approx(np.trapezoid(rejects, -accepts), abs=1e-6)
 
 
 @pytest.mark.parametrize("clips", [4, 15])
@@ -132,11 +113,11 @@ def test_the_interval_of_an_equal_error_rate_is_the_jackknife_over_speakers(clip
     own = np.repeat(np.arange(7), rng.integers(2, clips, 7))
     scores = rng.normal(size=(len(own), 7)).astype(np.float32)
     scores[np.arange(len(own)), own] += rng.uniform(0.5, 2.5, 7)[own]  # some speakers are told apart better
-    result = verify(scores, own)
+    eer, interval = verify(scores, own)
     without = [naive_eer(np.delete(scores[own != one], one, axis=1), own[own != one]) for one in range(7)]
     reach = 2.4469 * np.sqrt(6 / 7 * np.sum((np.array(without) - np.mean(without)) ** 2))
-    assert result.eer == pytest.approx(naive_eer(scores, own), abs=1e-6)
-    assert result.eer_ci95 == pytest.approx([max(result.eer - reach, 0), result.eer + reach], abs=0.01)
+    assert eer == pytest.approx(naive_eer(scores, own), abs=1e-6)
+    assert interval == pytest.approx([max(eer - reach, 0), eer + reach], abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -152,9 +133,9 @@ def test_the_interval_of_an_equal_error_rate_is_the_jackknife_over_speakers(clip
 def test_equal_error_rate_of_hand_placed_scores(same, different, expected):
     own = np.array([0, 0, 1, 1])
     scores = np.where(own[:, None] == np.arange(2), np.array(same)[:, None], np.array(different)[:, None])
-    result = verify(scores, own)
-    assert result.eer == pytest.approx(expected, abs=1e-9)
-    assert result.eer_ci95 == [0, 1], "without one of two speakers, there is nobody to mistake for the other"
+    eer, interval = verify(scores, own)
+    assert eer == pytest.approx(expected, abs=1e-9)
+    assert interval == [0, 1], "without one of two speakers, there is nobody to mistake for the other"
 
 
 def test_every_speaker_weighs_the_same_in_verification_and_one_cannot_be_verified():
@@ -162,15 +143,11 @@ def test_every_speaker_weighs_the_same_in_verification_and_one_cannot_be_verifie
     own = np.repeat(np.arange(5), 8)
     scores = rng.normal(size=(40, 5)) + 1.5 * np.eye(5)[own]
     often = np.concatenate([np.arange(40), *[np.flatnonzero(own == 3)] * 9])
-    one, other = verify(scores, own), verify(scores[often], own[often])
-    assert one.eer == pytest.approx(other.eer, abs=1e-9) and one.eer_ci95 == pytest.approx(other.eer_ci95, abs=1e-6)
-    assert verify(scores[:, :1], np.zeros(40)) is None
+    (eer, interval), (same, same_interval) = verify(scores, own), verify(scores[often], own[often])
+    assert eer == pytest.approx(same, abs=1e-9) and interval == pytest.approx(same_interval, abs=1e-6)
     z, digit, speaker = spoken(1, 20, 1.0)
     results = metrics(recognise(z, z, digit, speaker, K, 0), NAMES)
-    assert results["test_acc"] == results["chance"] == 1 and "eer" not in results
-
-
-# --- what removes the digits
+    assert results["test_acc"] == results["chance"] == 1 and results["eer"] is results["eer_ci95"] is None
 
 
 def digits_and_voices(seed: int, speakers: int, rows: int = 600) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -178,11 +155,8 @@ def digits_and_voices(seed: int, speakers: int, rows: int = 600) -> tuple[np.nda
     rng, fixed = np.random.default_rng(seed), np.random.default_rng(0)
     digit, speaker = np.arange(rows) % 10, np.arange(rows) // 10 % speakers
     digits, axes = 10 * fixed.normal(size=(10, 12)), fixed.normal(size=(4, 12))
-    return (
-        digits[digit] + rng.normal(size=(speakers, 4))[speaker] @ axes + 0.1 * rng.normal(size=(rows, 12)),
-        digit,
-        speaker,
-    )
+    voices = rng.normal(size=(speakers, 4))[speaker] @ axes
+    return digits[digit] + voices + 0.1 * rng.normal(size=(rows, 12)), digit, speaker
 
 
 def share(z: np.ndarray, label: np.ndarray) -> float:
@@ -212,10 +186,8 @@ def test_variances_are_equalised_as_far_as_the_power_says(power):
     np.testing.assert_allclose(np.cov(z, rowvar=False), np.diag(expected), atol=1e-6)
 
 
-@pytest.mark.parametrize("digits", [[3], [3, 8], [0, 1, 2]])
-def test_corpora_with_few_digits_and_equal_clips_can_be_compared_too(digits):
+@pytest.mark.parametrize("digits", [[3], [0, 1, 2]])
+def test_corpora_with_few_digits_can_be_compared_too(digits):
     z, digit, speaker = (part[np.isin(np.arange(600) % 10, digits)] for part in digits_and_voices(1, 5))
     without = DigitRemover(0.1, 0.3).fit_transform(z, digit)
     assert share(without, speaker) > 0.4 and share(without, digit) < 0.3
-    equal = np.full((4, 3), 0.7)
-    assert np.abs(DigitRemover(0.1, 0.3).fit_transform(equal, np.arange(4) % len(digits))).max() < 1e-9

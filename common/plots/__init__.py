@@ -1,12 +1,9 @@
 """Pictures of results, embeddings, and what was learned. Nothing here measures anything.
 
-Every function writes one PNG file, ``path``, with a title and a caption that names the data. A key of a model in the
-title is shown as ``model_name`` writes it.
+Every function writes one PNG file, ``path``, with a title and a caption that names the data.
 """
 
 import io
-import logging
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib import style
 from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import confusion_matrix
 
 from common.run import PICTURE_MARK, model_name, shortened, write_atomically
 
@@ -25,9 +20,7 @@ if TYPE_CHECKING:
     from common.data import SpokenDigits
     from common.evaluate import Predictions
 
-MORE_FONTS = re.compile("CJK|PingFang|YaHei|WenQuanYi|Arial Unicode")  # for names in more languages, if installed
 STYLE = {
-    "font.family": ["DejaVu Sans", *sorted(filter(MORE_FONTS.search, {font.name for font in fontManager.ttflist}))[:4]],
     "text.parse_math": False,  # names of speakers and corpora come from folders and may contain dollar signs
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -36,8 +29,8 @@ STYLE = {
     "legend.fontsize": 9,
 }
 # Okabe and Ito's colours without yellow, which is too light on white.
-BLUE, GREEN, ORANGE = "#0072B2", "#009E73", "#D55E00"
-COLORS = (BLUE, "#E69F00", GREEN, "#CC79A7", "#56B4E9", ORANGE, "#000000")
+BLUE, ORANGE = "#0072B2", "#D55E00"
+COLORS = (BLUE, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", ORANGE, "#000000")
 Measured = tuple[float, list[float]]  # an accuracy and its 95% interval
 MAX_CLASSES = 26  # of a confusion matrix that has room for every number and name
 
@@ -46,13 +39,10 @@ MAX_CLASSES = 26  # of a confusion matrix that has room for every number and nam
 def picture(path: Path, width: float, height: float, title: str, caption: str) -> Iterator[Figure]:
     """Give a new figure of ``width`` x ``height`` inches to the ``with`` block, and write it at the end.
 
-    It does not depend on the user's matplotlib settings.
-
     Raises:
         UserError: the file cannot be written.
     """
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # not all fonts have the weights it looks for
-    with style.context(["default", STYLE]):
+    with style.context(["default", STYLE]):  # whatever the user's matplotlib settings are
         figure = Figure((width, height), dpi=150, layout="constrained")  # not pyplot's, which would be kept
         figure.suptitle(model_name(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
         figure.supxlabel(caption, x=0.01, ha="left", fontsize=9, color="0.35")
@@ -68,7 +58,7 @@ def ending(name: str, length: int) -> str:
 
 
 def draw_classifier(folder: Path, name: str, history: list[dict], test: "Predictions", data: "SpokenDigits") -> None:
-    """Draw the learning curves of a digit classifier and its confusion matrix, see below."""
+    """Draw the learning curves of a digit classifier and its confusion matrix."""
     draw_learning_curves(folder / f"{name}_curves.png", history, f"Training, {name}", data.caption("train", "val"))
     true, predicted = test.digit.numpy(), test.predicted
     draw_confusion(folder / f"{name}_confusion.png", true, predicted, f"Digits, {name}", data.caption("test"))
@@ -80,23 +70,20 @@ def draw_learning_curves(path: Path, history: list[dict[str, float]], title: str
     Args:
         history: a dict for each epoch: epoch, train_loss, val_loss, and train_acc and val_acc if there are labels.
     """
-    measures = [measure for measure in ("loss", "acc") if f"train_{measure}" in history[0]]
+    measures = {"loss": "loss", "acc": "accuracy"} if "train_acc" in history[0] else {"loss": "loss"}
     epochs = [row["epoch"] for row in history]
     kept = min(history, key=lambda row: row["val_loss"])
-    marker = "o" if len(epochs) < 20 else ""  # one epoch alone makes no line
     with picture(path, 7, 3.6, title, caption) as figure:
         panels = figure.subplots(1, len(measures), squeeze=False)[0]
-        for axes, measure in zip(panels, measures, strict=True):
+        for axes, (measure, name) in zip(panels, measures.items(), strict=True):
             for stage, label, color, line in (("train", "training", ORANGE, "--"), ("val", "validation", BLUE, "-")):
                 values = [row[f"{stage}_{measure}"] for row in history]
-                axes.plot(epochs, values, line, marker=marker, markersize=3, color=color, label=label)
+                axes.plot(epochs, values, line, marker=".", color=color, label=label)  # one epoch alone makes no line
             axes.plot(kept["epoch"], kept[f"val_{measure}"], "o", color=BLUE, label=f"kept: epoch {kept['epoch']}")
-            axes.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5), ylabel="loss")
-            if measure == "acc":
-                axes.set(ylabel="accuracy", ylim=(0, 1.03))
+            axes.set(xlabel="epoch", ylabel=name)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axes.grid(axis="y", color="0.93")
-        panels[-1].legend()
+        panels[0].legend()
 
 
 def draw_accuracies(
@@ -105,31 +92,30 @@ def draw_accuracies(
     """Draw accuracies as points with their 95% intervals: a row for each model or condition, a colour for each series.
 
     Args:
-        series: {series: {row: (accuracy, interval)}}, all with the same rows.
+        series: {series: {row: (accuracy, interval)}} of two series with the same rows.
         lines: accuracies to compare with, such as chance; those below the intervals are left out.
     """
-    rows = list(next(iter(series.values())))
+    rows = next(iter(series.values())).keys()
     lowest = min(interval[0] for results in series.values() for _, interval in results.values())
     left = max(0, np.floor(20 * lowest - 1) / 20)
-    with picture(path, 7, 1.2 + 0.5 * len(rows), title, caption) as figure:
+    with picture(path, 7, 1.4 + 0.5 * len(rows), title, f"{caption}, 95% intervals over speakers") as figure:
         axes = figure.subplots()
-        for index, (name, results) in enumerate(series.items()):
-            y = np.arange(len(rows)) + 0.36 * (index - (len(series) - 1) / 2)
-            values = np.array([results[row][0] for row in rows])
-            low, high = np.array([results[row][1] for row in rows]).T
-            bars, label = [values - low, high - values], model_name(name)
-            color = (BLUE, ORANGE, GREEN)[index]
-            axes.errorbar(values, y, xerr=bars, fmt="os"[index % 2], capsize=2, color=color, label=label)
-            for value, place in zip(values, y, strict=True):
-                right_of_axes = axes.get_yaxis_transform()
-                axes.text(1.01, place, f"{value:.3f}", transform=right_of_axes, color=color, va="center", fontsize=9)
+        looks = ((BLUE, "o", -0.18), (ORANGE, "s", 0.18))
+        for (name, results), (color, marker, shift) in zip(series.items(), looks, strict=True):
+            y = np.arange(len(rows)) + shift
+            values = np.array([value for value, _ in results.values()])
+            bars = np.abs(np.array([interval for _, interval in results.values()]).T - values)  # [low and high, rows]
+            axes.errorbar(values, y, xerr=bars, fmt=marker, capsize=2, color=color, label=model_name(name))
+            for place, value in zip(y, values, strict=True):
+                right_of_axes: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center"}
+                axes.annotate(f"{value:.3f}", (1.01, place), color=color, fontsize=9, **right_of_axes)
         for (label, value), line in zip(lines.items(), (":", "--"), strict=False):
             if value > left:
                 axes.axvline(value, color="0.4", linestyle=line, label=label)
         axes.set_yticks(range(len(rows)), map(model_name, rows))
         axes.set(xlim=(left, 1.005), ylim=(len(rows) - 0.5, -0.5), xlabel="accuracy")
         axes.grid(axis="x", color="0.93")
-        figure.legend(loc="outside right upper")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4)
 
 
 def measured(numbers: dict[str, Any], prefix: str = "test") -> Measured:
@@ -142,8 +128,7 @@ def draw_conditions(path: Path, results: dict[str, dict], caption: str) -> None:
     keys = [key.removesuffix("_acc_ci95") for key in results["1d"] if key.endswith("_acc_ci95")]
     shown = {("clean" if key == "test" else key): key for key in keys}
     series = {name: {label: measured(row, key) for label, key in shown.items()} for name, row in results.items()}
-    title = "Accuracy in noise, babble, rooms and a telephone's band"
-    draw_accuracies(path, series, title, f"{caption}, 95% intervals over speakers", {"chance": 0.1})
+    draw_accuracies(path, series, "Accuracy in noise, babble, rooms and a telephone's band", caption, {"chance": 0.1})
 
 
 def draw_probes(path: Path, results: dict[str, dict], caption: str) -> None:
@@ -152,18 +137,16 @@ def draw_probes(path: Path, results: dict[str, dict], caption: str) -> None:
     series = {"trained": {name: measured(results[name]) for name in names}}
     series["untrained"] = {name: measured(results[f"untrained_{name}"]) for name in names}
     lines = {"chance": 0.1, "log-mel statistics": results["logmel"]["test_acc"]}
-    title = "Linear probes: digits from frozen embeddings"
-    draw_accuracies(path, series, title, f"{caption}, 95% intervals over speakers", lines)
+    draw_accuracies(path, series, "Linear probes: digits from frozen embeddings", caption, lines)
 
 
 def draw_speakers(path: Path, results: dict[str, dict], caption: str) -> None:
     """Draw how many queries of other digits task 4 identifies, over the same channel and over others."""
     keys = {"same microphone": "text_independent", "other microphones": "mismatch_text_independent"}
-    if all("text_independent_acc" in row for row in results.values()):
+    if "text_independent_acc" in results["1d"]:  # not where no speaker said some of 0 to 4 and some of 5 to 9
         series = {label: {name: measured(row, key) for name, row in results.items()} for label, key in keys.items()}
         lines = {"chance": results["1d"]["text_independent_chance"]}
-        title = "Speakers identified by other digits than enrolled"
-        draw_accuracies(path, series, title, f"{caption}, 95% intervals over speakers", lines)
+        draw_accuracies(path, series, "Speakers identified by other digits than enrolled", caption, lines)
 
 
 def draw_confusion(
@@ -174,21 +157,19 @@ def draw_confusion(
     Args:
         true, predicted: [n] indices into ``names``. Classes that do not occur are left out.
     """
-    classes = np.union1d(true, predicted)
-    counts = confusion_matrix(true, predicted, labels=classes)
+    classes, index = np.unique(np.stack([true, predicted]), return_inverse=True)
+    counts = np.zeros((len(classes), len(classes)), dtype=int)
+    np.add.at(counts, tuple(index), 1)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     step = -(-len(classes) // MAX_CLASSES)
     labels = [ending(names[index], 14) for index in classes[::step]]
     with picture(path, 6.4, 6, title, caption) as figure:
         axes = figure.subplots()
-        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        figure.colorbar(image, label="share of the true class", shrink=0.6)
-        if step == 1:
-            for row, column in zip(*counts.nonzero(), strict=True):
-                font: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": min(9, 150 / len(classes))}
-                color = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, str(counts[row, column]), color=color, **font)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_ticks(range(0, len(classes), step), labels, fontsize=9)
-        axes.tick_params(axis="x", rotation=90 if max(map(len, labels)) > 2 else 0)
+        figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=1), label="share of the true class", shrink=0.6)
+        for row, column in zip(*counts.nonzero(), strict=True) if step == 1 else ():
+            font: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": min(9, 150 / len(classes))}
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), color=color, **font)
+        axes.set_xticks(range(0, len(classes), step), labels, rotation=90 if max(map(len, labels)) > 2 else 0)
+        axes.set_yticks(range(0, len(classes), step), labels)
         axes.set(xlabel="predicted", ylabel="true")

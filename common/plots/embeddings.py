@@ -39,22 +39,21 @@ def draw_embeddings(
         colorings: {"digit" or "speaker": (labels [n], the names that they index)}.
     """
     # Inches of a plot, and names in a column of its legend.
-    side, rows = (5.6, 34) if len(layouts) == len(colorings) == 1 else (2.6, 16)
+    side, rows = (5.6, 30) if len(layouts) == len(colorings) == 1 else (2.6, 14)
     width, height = side * len(layouts), side * len(colorings) + 0.9
     with picture(path, width, height, "Embeddings of test clips (t-SNE)", caption) as figure:
         figure.set_layout_engine("none")  # so that a legend does not change the axes
         edges = {"left": 0.1 / width, "right": 1, "bottom": 0.35 / height, "top": 1 - 0.6 / height}
         grid = figure.subplots(len(colorings), len(layouts), squeeze=False, gridspec_kw=edges | {"wspace": 0.05})
         for row, (coloring, (labels, names)) in zip(grid, colorings.items(), strict=True):
+            columns = -(-len(np.unique(labels)) // rows)
+            # The space keeps matplotlib from leaving a name that begins with "_" out of the legend.
+            shown = [f" {ending(name, 32 // columns)}" for name in names]
             for axes, (model, layout) in zip(row, layouts.items(), strict=True):
-                _scatter(axes, layout, labels, names, coloring, side)
+                _scatter(axes, layout, labels, shown, coloring, side)
                 axes.set_title(f"{model_name(model)} by {coloring}", fontsize=10)
-            handles, shown = row[-1].get_legend_handles_labels()
-            columns = -(-len(shown) // rows)
-            shown = [" " + ending(name, 32 // columns) for name in shown]
             place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "ncols": columns}
-            space: dict[str, Any] = {"handlelength": 1, "handletextpad": 0, "columnspacing": 0.6, "labelspacing": 0.35}
-            legend = row[-1].legend(handles, shown, fontsize=8, **place, **space)
+            legend = row[-1].legend(**place, fontsize=8, handlelength=1, handletextpad=0, columnspacing=0.6)
             for handle in filter(None, legend.legend_handles):
                 handle.set(sizes=[30], alpha=1)
 
@@ -75,11 +74,10 @@ def _scatter(
             free = np.linalg.norm(near[:, None] - written, axis=2).min(axis=1) >= apart
             middle = near[free.argmax()]  # the nearest, if none is free
             written = np.vstack([written, middle])
-            text = axes.annotate(names[label], middle, (0, side + 4), textcoords="offset points", ha="center")
+            text = axes.annotate(str(label), middle, (0, side + 4), textcoords="offset points", ha="center")
             text.set(fontsize=side + 8, fontweight="bold", path_effects=[withStroke(linewidth=3, foreground="white")])
         x, y = points.T
-        # The space keeps matplotlib from leaving a name that begins with "_" out of the legend.
-        axes.scatter(x, y, size, color=color, marker=marker, alpha=0.8, linewidths=0, label=f" {names[label]}")
+        axes.scatter(x, y, size, color=color, marker=marker, alpha=0.8, linewidths=0, label=names[label])
     axes.margins(0.08)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xticks=[], yticks=[])  # t-SNE's coordinates have no meaning
@@ -100,13 +98,13 @@ def write_map(
     """
     test = data.examples["test"]
     shown = systematic_sample(test.speaker.numpy(), test.digit.numpy(), min(1.0, MAP_CLIPS / len(test)), seed)
-    places = {model: _to_map(layout) for model, layout in layouts.items()}
+    places = [_to_map(layout) for layout in layouts.values()]
     points = []
     for index in np.flatnonzero(shown):
         clip = data.cached.clips[test.rows[index]]
         point = {"name": printable(clip.path), "speaker": printable(clip.speaker), "digit": clip.digit}
         point["predicted"] = {model: int(digits[index]) for model, digits in predicted.items()}
-        point["places"] = [place[index].tolist() for place in places.values()]
+        point["places"] = [place[index].tolist() for place in places]
         point["sound"] = _to_mp3(data.cached.waves[test.rows[index]])
         points.append(point)
     write_atomically(path, json.dumps({"models": list(layouts), "colours": DIGIT_COLORS, "clips": points}) + "\n")
@@ -121,7 +119,6 @@ def _to_map(layout: np.ndarray) -> np.ndarray:
 
 def _to_mp3(wave: np.ndarray) -> str:
     """A clip, [samples] int16 at 16 kHz, without the zeros around it, as MP3 of 24 kbit/s in base64: at most 4 kB."""
-    sounding, content = np.flatnonzero(wave), io.BytesIO()
-    part = wave[sounding[0] : sounding[-1] + 1] if len(sounding) else wave
+    content, part = io.BytesIO(), np.trim_zeros(wave)
     soundfile.write(content, part, SAMPLE_RATE, format="MP3", bitrate_mode="CONSTANT", compression_level=0.9)
     return base64.b64encode(content.getvalue()).decode()

@@ -36,25 +36,25 @@ def draw_learned(path: Path, filters: Tensor, explained: dict[str, Explanation],
 def _draw_occlusion(figure: SubFigure, explained: dict[str, Explanation]) -> None:
     """Draw a row with a clip of each digit, and a row for each model with what its probability loses where."""
     clips = next(iter(explained.values()))
-    grid = figure.subplots(1 + len(explained), len(clips.digit), squeeze=False, sharex=True, sharey=True)
+    shape = 1 + len(explained), len(clips.digit)
+    grid = figure.subplots(*shape, squeeze=False, sharey=True, subplot_kw={"xticks": []})
     place: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": (0, 1, *_mel(np.array(MEL_RANGE)))}
     for axes, digit, log_mel in zip(grid[0], clips.digit, clips.log_mel, strict=True):
         axes.imshow(log_mel, cmap="Greys", vmin=-1, vmax=4, **place)
         axes.set_title(f"“{digit}”", fontsize=12, fontweight="bold")
+    colors = ListedColormap([BLUE, ORANGE])
     for row, explanation in zip(grid[1:], explained.values(), strict=True):
         for axes, log_mel, p, drop in zip(row, clips.log_mel, explanation.probability, explanation.drop, strict=True):
             axes.imshow(log_mel, cmap="Greys", vmin=-1, vmax=8, **place)  # pale, so that the colours stand out
             strength = np.clip(drop / max(drop.max(), LEAST), -1, 1)
-            colors = ListedColormap([BLUE, ORANGE])
             axes.imshow(strength, cmap=colors, vmin=-1, vmax=1, alpha=abs(strength), interpolation="nearest", **place)
-            axes.set_xlabel(f"{p:.0%} → {p - drop.max():.0%}")
+            axes.set_xlabel(f"{p:.0%} → {p - drop.max():.0%}", fontsize=9)
     for axes, name in zip(grid[:, 0], ("clip", *explained), strict=True):
         axes.set_yticks(_mel(np.array([250, 1000, 4000])), ["250 Hz", "1 kHz", "4 kHz"])
         axes.set_ylabel(model_name(name), fontsize=11, fontweight="bold")
     for axes in grid.flat:
-        axes.tick_params(axis="both", length=0)
-        axes.set_xticks([])
-        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        axes.spines[:].set(visible=True, color="0.85")  # clips end in silence, which is white
     what = "Clips of one second; the probability of the digit, and what is left of it without its most important region"
     figure.suptitle(what, x=0.01, ha="left", fontsize=10)
     handles = [Patch(color=ORANGE, label="occlusion hurts"), Patch(color=BLUE, label="occlusion helps")]

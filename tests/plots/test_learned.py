@@ -6,30 +6,19 @@ import pytest
 from common.audio import MEL_BANDS
 from common.encoders import gabor_filters
 from common.plots.learned import draw_learned
-from common.saliency import GROUPS, SHARES, Explanation, filter_shape
-
-# Files that other tests left open may be collected here; they are not of pictures.
-pytestmark = pytest.mark.filterwarnings("error", "ignore::pytest.PytestUnraisableExceptionWarning")
-
-LAST = {"important": 0.0, "loudest": 0.5, "random": 0.9}  # points of the curves
-
-
-def explanation(digits: list[int]) -> Explanation:
-    n = len(digits)
-    drop = np.zeros((n, GROUPS, 20))
-    drop[:, 2, 8], drop[:, 5, 12] = 0.08, -0.02
-    curves = {name: np.linspace(0.9, end, len(SHARES)) for name, end in LAST.items()}
-    log_mel = np.random.default_rng(0).normal(size=(n, MEL_BANDS, 101))
-    return Explanation(np.array(digits), log_mel, np.linspace(0.1, 0.84, n), drop, curves, 5 * n)
+from common.saliency import GROUPS, Explanation, filter_shape
 
 
 @pytest.mark.parametrize("digits", [[4], [0, 9], list(range(10))])
-def test_clips_filters_and_curves_are_drawn_whatever_digits_there_are(tmp_path, drawn, capsys, digits):
-    filters = gabor_filters(32, 256).roll(1, dims=0).requires_grad_()
-    draw_learned(tmp_path / "a.png", filters, {"1d": explanation(digits), "2d": explanation(digits)}, "caption")
-    assert capsys.readouterr().err == "" and (tmp_path / "a.png").stat().st_size > 10_000
+def test_clips_and_filters_are_drawn_whatever_digits_there_are(tmp_path, drawn, digits):
     n = len(digits)
-    *grid, bank, first, second = drawn[0].axes
+    drop = np.zeros((n, GROUPS, 20))
+    drop[:, 2, 8], drop[:, 5, 12] = 0.08, -0.02
+    log_mel = np.random.default_rng(0).normal(size=(n, MEL_BANDS, 101))
+    explanation = Explanation(np.array(digits), log_mel, np.linspace(0.1, 0.84, n), drop)
+    filters = gabor_filters(32, 256).roll(1, dims=0).requires_grad_()
+    draw_learned(tmp_path / "a.png", filters, {"1d": explanation, "2d": explanation}, "caption")
+    *grid, bank = drawn[0].axes
     clips, models = grid[:n], grid[n:]
     assert [axes.get_ylabel() for axes in (clips[0], *models[::n])] == ["clip", "1D", "2D"]
     assert [axes.get_title() for axes in clips] == [f"“{digit}”" for digit in digits]
@@ -45,6 +34,3 @@ def test_clips_filters_and_curves_are_drawn_whatever_digits_there_are(tmp_path, 
     for line, (centre, bandwidth) in zip(lines, shapes, strict=True):
         assert np.array_equal(line.get_xdata(), centre) and np.array_equal(line.get_ydata(), bandwidth)
     assert [line.get_label() for line in lines] == ["before training", "after training"]
-    for axes, name in ((first, "1D:"), (second, "2D:")):
-        assert axes.get_title(loc="left").startswith(name)
-        assert [round(float(line.get_ydata()[-1]), 2) for line in axes.lines] == list(LAST.values())

@@ -13,13 +13,9 @@ from common.plots import embeddings
 from common.plots.embeddings import write_map
 
 
-@pytest.fixture
-def data(tmp_path, write_tones, monkeypatch) -> SpokenDigits:
+def test_a_map_holds_clips_of_every_speaker_and_digit_with_their_own_numbers(tmp_path, write_tones, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return SpokenDigits(write_tones(tmp_path / "tones", ["01", "02", "03", "04", "05", "06"]), accelerator="cpu")
-
-
-def test_a_map_holds_clips_of_every_speaker_and_digit_with_their_own_numbers(data, tmp_path, monkeypatch):
+    data = SpokenDigits(write_tones(tmp_path / "tones", ["01", "02", "03", "04", "05", "06"]), accelerator="cpu")
     monkeypatch.setattr(embeddings, "MAP_CLIPS", 20)  # half of the test clips
     layouts = {model: np.random.default_rng(0).normal(size=(40, 2)) for model in ("supervised_1d", "contrastive_2d")}
     layouts["contrastive_2d"][:, 0] *= 9
@@ -44,11 +40,3 @@ def test_a_map_holds_clips_of_every_speaker_and_digit_with_their_own_numbers(dat
         scale = 1000 / np.ptp(layout, axis=0).max()  # of the larger side, the same for both
         np.testing.assert_allclose(np.diff(places, axis=0), np.diff(layout[rows], axis=0) * [scale, -scale], atol=1)
         assert places.min() >= 0 and places.max() <= 1000
-
-
-def test_clips_that_cannot_be_told_apart_and_silent_ones_have_a_place_and_a_sound(data, tmp_path):
-    data.cached = data.cached._replace(waves=np.zeros_like(data.cached.waves))
-    write_map(tmp_path / "map.json", data, 0, {"1d": np.zeros((40, 2))}, {})
-    clips = json.loads((tmp_path / "map.json").read_text())["clips"]
-    assert len(clips) == 40 and all(clip["places"] == [[500, 500]] for clip in clips)
-    assert not soundfile.read(io.BytesIO(base64.b64decode(clips[0]["sound"])))[0].any()
