@@ -31,10 +31,6 @@ class Embeddings(NamedTuple):
     digit: np.ndarray  # [n]
     speaker: np.ndarray  # [n]
 
-    def take(self, rows: np.ndarray) -> "Embeddings":
-        """The clips of ``rows`` (indices or mask)."""
-        return Embeddings({name: z[rows] for name, z in self.z.items()}, self.digit[rows], self.speaker[rows])
-
 
 class Predictions(NamedTuple):
     """The output of a digit classifier for some clips."""

@@ -161,7 +161,7 @@ def test_validation_clips_are_augmented_once_beside_the_clean_ones_and_training_
 
 
 def test_the_record_names_the_clips_the_split_and_the_speakers(open_data, tones):
-    (tones / "1/notes.txt").touch()
+    (tones / "1/notes.wav").touch()
     (tones / "1/0_1_0.wav").write_bytes(b"")
     data = open_data()
     described = json.loads(json.dumps(data.describe()))

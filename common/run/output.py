@@ -79,7 +79,9 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.lock.release()
+        if self.lock.is_locked:
+            Path(self.lock.lock_file).unlink(missing_ok=True)
+            self.lock.release()
 
     def _clear_folder(self) -> None:
         """Delete the results of an earlier run, unless this one continues it."""

@@ -39,7 +39,7 @@ FILES = {
     "task1_supervised": METRICS | training("1d", "2d") | {"conditions.png", "learned.png"},
     "task2_contrastive": METRICS | {*CHECKPOINTS, "curves.png", "probes.png"},
     "task3_visualization": PLOTS | {"overview.png", "map.json", "metrics.txt"},
-    "task4_biometrics": METRICS | {"det.png", "speakers.png"} | {f"{name}_confusion.png" for name in FORMATS},
+    "task4_biometrics": METRICS | {"speakers.png"} | {f"{name}_confusion.png" for name in FORMATS},
     "task5_finetune": METRICS | training(*CONFIGURATIONS),
 }
 PICTURES = sorted(f"{folder}/{name}" for folder, files in FILES.items() for name in files if name.endswith(".png"))
