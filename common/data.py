@@ -26,6 +26,7 @@ from common.run import UserError, shortened
 
 CACHE_DIR = Path("data/cache")
 MAX_WORKERS = 4  # loader processes, where the user asks for no number
+ORDER = 2**16  # purpose of a seed, see ``epoch_seed``
 MIN_STEPS = 24  # in an epoch: 50 epochs of fewer are not enough for noise and rooms to be learned as well
 
 
@@ -171,7 +172,7 @@ class SpokenDigits:
     def train_dataloader(self, epoch: int = 0) -> DataLoader:
         """The training clips in random order; with few clips, several passes through them, see ``MIN_STEPS``."""
         examples, size = self.examples["train"], self.train_batch_size
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch, ORDER))
         sampler = RandomSampler(examples, num_samples=self.steps * size, generator=generator)
         return self._load(examples, self.num_workers, batch_size=size, sampler=sampler, drop_last=True)
 
@@ -218,9 +219,13 @@ class SpokenDigits:
         )
 
 
-def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
-    """The seed of one epoch in one process, so that a resumed training goes on as an undisturbed one."""
-    return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
+def epoch_seed(seed: int, epoch: int, purpose: int) -> int:
+    """The seed of one epoch, so that a resumed training goes on as an undisturbed one.
+
+    Args:
+        purpose: ``ORDER``, or the rank of a process for its augmentation: they must not draw the same numbers.
+    """
+    return int(np.random.SeedSequence([seed, epoch, purpose]).generate_state(1)[0])
 
 
 def _steps(clips: int, batch_size: int) -> int:

@@ -15,7 +15,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import RandomSampler
 
-from common.data import SpokenDigits, epoch_seed
+from common.data import ORDER, SpokenDigits, epoch_seed
 from common.run import UserError, say, shows_bars, write_atomically
 from common.run.output import Run, save_checkpoint
 
@@ -112,7 +112,7 @@ class SeedEpochs(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         sampler = getattr(trainer.train_dataloader, "sampler", None)
         if isinstance(sampler, RandomSampler):  # the order of the next epoch
-            sampler.generator.manual_seed(epoch_seed(self.seed, trainer.current_epoch + 1))
+            sampler.generator.manual_seed(epoch_seed(self.seed, trainer.current_epoch + 1, ORDER))
 
 
 class History(Callback):
