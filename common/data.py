@@ -220,11 +220,7 @@ class SpokenDigits:
 
 
 def epoch_seed(seed: int, epoch: int, purpose: int) -> int:
-    """The seed of one epoch, so that a resumed training goes on as an undisturbed one.
-
-    Args:
-        purpose: ``ORDER``, or the rank of a process for its augmentation: they must not draw the same numbers.
-    """
+    """The seed of one epoch for ``ORDER`` or for the augmentation of a rank: a resumed training goes on undisturbed."""
     return int(np.random.SeedSequence([seed, epoch, purpose]).generate_state(1)[0])
 
 

@@ -13,7 +13,7 @@ from common.audio import to_float
 from common.augmentation import Augmentation
 from common.corpus import open_folder
 from common.corpus.cache import read_clip, standardise
-from common.data import MIN_STEPS, Batch, SpokenDigits, epoch_seed
+from common.data import MIN_STEPS, ORDER, Batch, SpokenDigits, epoch_seed
 from common.run import UserError
 
 
@@ -110,7 +110,8 @@ def test_training_clips_are_shuffled_anew_in_each_epoch_as_the_seed_says(open_da
     assert orders["first"][0] != orders["first"][1] and sorted(orders["first"][0]) == sorted(orders["first"][1])
     assert orders["first"][0] != orders["other"][0]
     assert orders["first"][0] != order(data.loader("train"))
-    assert len({epoch_seed(seed, epoch, rank) for seed in (1, 2) for epoch in (0, 1) for rank in (0, 1)}) == 8
+    seeds = {epoch_seed(seed, epoch, purpose) for seed in (1, 2) for epoch in (0, 1) for purpose in (0, 1, ORDER)}
+    assert len(seeds) == 12
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.5, 0.1])
