@@ -28,7 +28,7 @@ sys.exit(int(os.environ.get(name, 0)))
 @pytest.fixture
 def run_all(repository, tmp_path, offline):
     """A function that runs a copy of run_all.sh by a link and sh, beside stand-ins: code, stdout, stderr, their log."""
-    project, commands, work = (tmp_path / name for name in ("project", "commands", "work"))
+    project, commands, work = (tmp_path / name for name in ("project", "commands", "place"))
     for folder in (project / "common/report", commands, work / "common"):
         folder.mkdir(parents=True)
     shutil.copy(repository / "run_all.sh", project)
@@ -77,10 +77,10 @@ def test_the_five_tasks_run_in_order_with_all_flags_and_then_the_report(run_all)
 
 
 def test_a_failing_task_ends_it_with_its_code_and_without_an_old_report(run_all, tmp_path):
-    (tmp_path / "work/report.html").touch()
+    (tmp_path / "place/report.html").touch()
     code, output, errors, log = run_all("0.5", "3", task4="7")
     assert code == 7 and "task4.py failed with exit code 7" in errors and "the report" not in output
-    assert len(log) == 4 and not (tmp_path / "work/report.html").exists()
+    assert len(log) == 4 and not (tmp_path / "place/report.html").exists()
 
 
 def test_the_tasks_keep_to_the_synthetic_speech_that_the_first_one_used(run_all):
@@ -92,9 +92,9 @@ def test_several_seeds_run_in_folders_of_their_own_and_share_data_until_one_fail
     code, out, _, _ = run_all("1.0", "2", "--data-dir", "recordings", "--seeds=4,11", "--quiet")
     assert code == 0 and out.splitlines()[-1] == "means of seed4 seed11"
     for seed in ("4", "11"):
-        folder = tmp_path / "work" / f"seed{seed}"
-        flags = f"--ratio 1.0 --epochs 2 --data-dir {tmp_path}/work/recordings --quiet --seed {seed}"
+        folder = tmp_path / "place" / f"seed{seed}"
+        flags = f"--ratio 1.0 --epochs 2 --data-dir {tmp_path}/place/recordings --quiet --seed {seed}"
         assert (folder / "log").read_text().splitlines() == [f"task{task} {flags}" for task in range(1, 6)]
-        assert (folder / "data").resolve() == tmp_path / "work/data"
+        assert (folder / "data").resolve() == tmp_path / "place/data"
     code, out, *_ = run_all("1.0", "1", "--seeds", "1,2", task2="1")
     assert code == 1 and "seed 1" in out and "seed 2" not in out
